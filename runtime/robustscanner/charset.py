@@ -1,0 +1,40 @@
+"""Characters to token ids and back."""
+
+import numpy as np
+import numpy.typing as npt
+
+from robustscanner.spec import CharsetSpec
+
+
+class Charset:
+    """Encodes labels for training and decodes what the graph emits."""
+
+    def __init__(self, spec: CharsetSpec) -> None:
+        self.spec = spec
+        self._ids = {token: id_ for id_, token in enumerate(spec.tokens) if id_ not in spec.special_ids}
+        # What an id adds to a text: itself, nothing for start and pad, the literal token for unknown.
+        self._texts = ["" if id_ in (spec.start_id, spec.pad_id) else token for id_, token in enumerate(spec.tokens)]
+
+    @property
+    def characters(self) -> str:
+        """All characters the model can read, in id order."""
+        return "".join(self._ids)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the characters, without start and end.
+
+        Raises:
+            KeyError: a character is outside the charset and the charset has no unknown token.
+        """
+        unknown = self.spec.unknown_id
+        return [self._ids[c] if unknown is None else self._ids.get(c, unknown) for c in text]
+
+    def decode(self, tokens: npt.NDArray[np.integer], scores: npt.NDArray[np.floating]) -> tuple[str, float]:
+        """One word of the graph's output, tokens [T] and their probabilities [T], to text and score.
+
+        The score is the product of the probabilities up to and including the end token.
+        """
+        ends = np.flatnonzero(tokens == self.spec.end_id)
+        length = int(ends[0]) if ends.size else len(tokens)
+        text = "".join(self._texts[id_] for id_ in tokens[:length])
+        return text, float(np.prod(scores[: length + 1], dtype=np.float64))

@@ -1,0 +1,177 @@
+"""Picture to canvas. Normalising happens inside the graph, so there is nothing to disagree on."""
+
+import math
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from robustscanner.errors import ImageError
+from robustscanner.spec import InputSpec
+
+MAX_PIXELS = 2**26  # 192 MiB decoded: far beyond a word crop of any camera, far below a decompression bomb
+MAX_FILE_MIB = 256
+
+# OpenCV reads it once, at import, and holds a file's header against it before it allocates. Whoever imports cv2 before
+# this module gets OpenCV's own limit of 2**30 there; ours is then checked after decoding.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a bad file is our exception, not OpenCV's line on stderr
+
+import cv2 as cv2
+
+Image = npt.NDArray[np.uint8]
+
+_TOO_LARGE = f"over {MAX_PIXELS // 10**6} megapixels; crop the word out of it"
+_TRUNCATED = "truncated; copy or download it again"
+_DAMAGED = "damaged; copy or download it again"
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+
+
+def load_image(path: str | os.PathLike[str]) -> Image:
+    """Reads a picture file as uint8 RGB [H, W, 3].
+
+    Raises:
+        ImageError: missing, empty, not a picture, truncated, or over `MAX_PIXELS` or `MAX_FILE_MIB`.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read((MAX_FILE_MIB << 20) + 1)  # never more: the path may be an endless device
+        return decode_image(data)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror or error}; check the path and its permissions") from None
+    except ValueError as error:  # a NUL in the path
+        raise ImageError(f"{path}: {error}; check the path") from None
+
+
+def decode_image(data: bytes) -> Image:
+    """Decodes a picture in memory to uint8 RGB [H, W, 3].
+
+    EXIF rotation is applied (not to pictures with transparency), transparency is laid over white as viewers do,
+    16 bits become 8, grey and CMYK become RGB.
+
+    Raises:
+        ImageError: see `load_image`.
+    """
+    _check_file(data)
+    buffer = np.frombuffer(data, np.uint8)
+    image = _flatten_alpha(_decode(buffer, cv2.IMREAD_UNCHANGED)) if _may_have_alpha(data) else None
+    if image is None:  # only this mode applies EXIF rotation and converts grey, CMYK and 16 bits
+        image = _decode(buffer, cv2.IMREAD_COLOR)
+    rgb: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return rgb
+
+
+def check_image(image: Image) -> Image:
+    """Passes a uint8 array [H, W, 3] on, makes grey [H, W] or [H, W, 1] into one; raises `ImageError` otherwise."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise ImageError(f"picture is {kind}; expected a path or a NumPy array of uint8 (RGB, 0…255)")
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, axis=2)
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ImageError(f"picture has shape {list(image.shape)}; expected [H, W, 3], RGB, not empty")
+    return image
+
+
+def fitted_width(height: int, width: int, spec: InputSpec) -> int:
+    """Width in pixels that a picture gets on the canvas: ratio kept, rounded half to even, within the canvas.
+
+    Source: PaddleOCR's resize for SAR and RobustScanner.
+    """
+    multiple = spec.width_multiple_px
+    ideal = math.ceil(spec.height_px * (width / height))
+    rounded = ideal if ideal % multiple == 0 else round(ideal / multiple) * multiple
+    return min(spec.width_px, max(spec.min_width_px, rounded))
+
+
+def draw_canvas(image: Image, canvas: Image, spec: InputSpec) -> int:
+    """Resizes a picture into a canvas [height, width, 3], blackens the rest, and returns the valid width in pixels."""
+    height, width = image.shape[:2]
+    valid = fitted_width(height, width, spec)
+    shrinks = height > spec.height_px or width > valid
+    mode = cv2.INTER_AREA if spec.resize == "area" and shrinks else cv2.INTER_LINEAR
+    try:
+        canvas[:, :valid] = cv2.resize(image, (valid, spec.height_px), interpolation=mode)
+    except cv2.error as error:
+        raise ImageError(f"a picture of {width} x {height} pixels cannot be resized ({error.err})") from None
+    canvas[:, valid:] = 0
+    return valid
+
+
+def make_batch(images: list[Image], spec: InputSpec) -> tuple[Image, npt.NDArray[np.int32]]:
+    """Pictures to the graph's inputs: canvases uint8 [N, height, width, 3] and valid widths int32 [N]."""
+    canvases = np.empty((len(images), spec.height_px, spec.width_px, 3), np.uint8)
+    widths = [draw_canvas(check_image(image), canvas, spec) for image, canvas in zip(images, canvases, strict=True)]
+    return canvases, np.array(widths, np.int32)
+
+
+def _check_file(data: bytes) -> None:
+    """Finds what OpenCV may let pass: before version 5, a truncated JPEG is half a picture above half a grey field."""
+    if not data:
+        raise ImageError("empty file; copy or download it again")
+    if len(data) > MAX_FILE_MIB << 20:
+        raise ImageError(f"larger than {MAX_FILE_MIB} MiB; crop the word out of it")
+    if (
+        data.startswith(_JPEG) and b"\xff\xd9" not in data[max(0, data.rfind(b"\xff\xda")) :]
+    ):  # no end behind the last scan
+        raise ImageError(_TRUNCATED)
+    if data.startswith(_PNG):
+        _check_png(memoryview(data))
+
+
+def _check_png(data: memoryview) -> None:
+    """Size, checksums of the chunks that matter, and the end: what libpng would complain about on stderr."""
+    if int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big") > MAX_PIXELS:
+        raise ImageError(_TOO_LARGE)
+    start = len(_PNG)
+    while start + 12 <= len(data):  # length, name, content, checksum
+        end = start + 8 + int.from_bytes(data[start : start + 4], "big")
+        if end + 4 > len(data):
+            break
+        name, checksum = bytes(data[start + 4 : start + 8]), int.from_bytes(data[end : end + 4], "big")
+        if name[:1].isupper() and zlib.crc32(data[start + 4 : end]) != checksum:
+            raise ImageError(_DAMAGED)
+        if name == b"IEND":
+            return
+        start = end + 4
+    raise ImageError(_TRUNCATED)
+
+
+def _decode(buffer: Image, mode: int) -> Image:
+    try:
+        image = cv2.imdecode(buffer, mode)
+    except (cv2.error, MemoryError) as error:
+        if "pixels" in str(error).lower():  # OPENCV_IO_MAX_IMAGE_PIXELS
+            raise ImageError(_TOO_LARGE) from None
+        raise ImageError(_DAMAGED) from None
+    if image is None:
+        raise ImageError("not a picture, truncated, or of a kind that OpenCV lacks; convert it to PNG or JPEG")
+    if image.shape[0] * image.shape[1] > MAX_PIXELS:
+        raise ImageError(_TOO_LARGE)
+    return image
+
+
+def _may_have_alpha(data: bytes) -> bool:
+    """A cheap look that saves most files a second decode."""
+    if data.startswith((_JPEG, b"BM")):  # BMP's fourth byte is padding more often than alpha
+        return False
+    if data.startswith(_PNG):
+        return data[25:26] in (b"\x04", b"\x06") or b"tRNS" in data[:4096]  # colour type
+    return data[8:16] != b"WEBPVP8 "  # plain lossy WebP
+
+
+def _flatten_alpha(image: Image) -> Image | None:
+    """BGRA of 8 or 16 bits over white to BGR [H, W, 3]; None when there is no alpha channel."""
+    if image.ndim != 3 or image.shape[2] != 4 or image.dtype not in (np.uint8, np.uint16):
+        return None
+    full = np.iinfo(image.dtype).max
+    alpha = image[:, :, 3:].astype(np.float32) / full
+    blended = image[:, :, :3] * alpha + full * (1 - alpha)
+    return (blended * (255 / full) + 0.5).astype(np.uint8)

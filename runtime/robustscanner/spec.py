@@ -1,0 +1,144 @@
+"""What a model is: frozen dataclasses that travel as JSON with every checkpoint, ONNX file and engine."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from robustscanner.errors import SpecError
+
+FORMAT = 1  # of the JSON; raised when an older reader would misread a newer file
+
+# PaddleOCR's dict90 in its order; MMOCR's DICT90 is the same. No space, no ^ { | }.
+DICT90 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ!\"#$%&'()*+,-./:;<=>?@[\\]_`~"
+
+
+@dataclass(frozen=True)
+class CharsetSpec:
+    """Token ids and what they stand for. Frameworks order the special tokens differently, so all of it is data."""
+
+    tokens: tuple[str, ...]  # one entry per id (and embedding row), special tokens included
+    start_id: int  # fed to the decoder before the first character
+    end_id: int  # ends a word; often the same id as start_id
+    pad_id: int  # fills labels behind the end; never part of a text
+    unknown_id: int | None  # stands for a character outside the charset, if the model has such a token
+    class_count: int  # the classifier emits ids 0 … class_count - 1
+
+    def __post_init__(self) -> None:
+        count = len(self.tokens)
+        repeated = sorted({token for token in self.tokens if self.tokens.count(token) > 1})
+        if repeated:
+            raise SpecError(f"charset: {repeated[0]!r} appears more than once; every token needs one id")
+        for name in ("start_id", "end_id", "pad_id", "unknown_id"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < count:
+                raise SpecError(f"charset: {name} {value} is outside the {count} tokens")
+        if not self.end_id < self.class_count <= count:
+            raise SpecError(f"charset: class_count {self.class_count} must be in {self.end_id + 1}…{count}")
+        long = [token for id_, token in enumerate(self.tokens) if len(token) != 1 and id_ not in self.special_ids]
+        if long:
+            raise SpecError(f"charset: {long[0]!r} is not a single character and not a special token")
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids that are no character."""
+        return frozenset(i for i in (self.start_id, self.end_id, self.pad_id, self.unknown_id) if i is not None)
+
+    @classmethod
+    def of(cls, characters: str) -> "CharsetSpec":
+        """PaddleOCR's layout for any alphabet: characters, then <UKN>, <BOS/EOS>, <PAD>; <PAD> is never emitted."""
+        count = len(characters)
+        tokens = (*characters, "<UKN>", "<BOS/EOS>", "<PAD>")
+        return cls(tokens, start_id=count + 1, end_id=count + 1, pad_id=count + 2, unknown_id=count, class_count=count + 2)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The canvas a word is drawn on, and how the graph turns its pixels into numbers."""
+
+    height_px: int = 48
+    width_px: int = 160  # longer words are squeezed into it
+    min_width_px: int = 48  # narrower words are stretched to it
+    width_multiple_px: int = 4  # the resized width is rounded to it: one feature column is 4 pixels
+    resize: str = "linear"  # "linear" as PaddleOCR and MMOCR do, or "area": averages when it shrinks, so no aliasing
+    mean: float = 127.5  # the graph computes (pixel - mean) / scale
+    scale: float = 127.5
+
+    def __post_init__(self) -> None:
+        if self.resize not in ("linear", "area"):
+            raise SpecError(f"input: resize {self.resize!r} is neither 'linear' nor 'area'")
+        if not 0 < self.width_multiple_px <= self.min_width_px <= self.width_px or self.height_px < 1:
+            raise SpecError("input: needs 0 < width_multiple_px <= min_width_px <= width_px and a positive height_px")
+        if self.width_px % self.width_multiple_px or self.min_width_px % self.width_multiple_px:
+            raise SpecError("input: width_px and min_width_px must be multiples of width_multiple_px")
+        if not self.scale > 0:
+            raise SpecError(f"input: scale {self.scale} must be positive")
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Which RobustScanner: the paper's or the small one."""
+
+    backbone: str = "r31"  # "r31": ResNet31 of the paper, "edge": light, shrinks the picture early
+    hidden_size: int = 128  # of keys, queries, embeddings and LSTM states
+    max_length: int = 40  # decoding steps T, the end token included
+    widths: tuple[int, ...] = ()  # channels of edge's four stages at 1/2, 1/4, 1/8 and 1/16 height; () = its own
+
+    def __post_init__(self) -> None:
+        if self.backbone not in ("r31", "edge"):
+            raise SpecError(f"network: backbone {self.backbone!r} is neither 'r31' nor 'edge'")
+        if self.widths and (self.backbone != "edge" or len(self.widths) != 4):
+            raise SpecError("network: widths are four channel counts, and of the edge backbone only")
+        if self.hidden_size < 1 or self.max_length < 1:
+            raise SpecError("network: hidden_size and max_length must be positive")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything that is needed to rebuild a model around its weights, and to call it."""
+
+    name: str
+    charset: CharsetSpec = field(default_factory=lambda: CharsetSpec.of(DICT90))
+    input: InputSpec = InputSpec()
+    network: NetworkSpec = NetworkSpec()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; the inverse of `from_dict`."""
+        return {"format": FORMAT, **asdict(self)}
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "ModelSpec":
+        """Raises `SpecError` naming what is missing, unknown, or contradictory."""
+        if not isinstance(data, Mapping):
+            raise SpecError("spec: not a JSON object")
+        if data.get("format") != FORMAT:
+            raise SpecError(f"spec: format {data.get('format')!r}; this version reads format {FORMAT}: update the kit")
+        parts = {key: value for key, value in data.items() if key != "format"}
+        for key, kind in (("charset", CharsetSpec), ("input", InputSpec), ("network", NetworkSpec)):
+            parts[key] = _build(kind, parts.get(key), key)
+        return _build(cls, parts, "spec")
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelSpec":
+        """Raises `SpecError` when the text is no spec."""
+        try:
+            return cls.from_dict(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise SpecError(f"spec: not JSON ({error})") from None
+
+
+def _build(kind: type, data: Any, where: str) -> Any:
+    if not isinstance(data, Mapping):
+        raise SpecError(f"{where}: missing or not a JSON object")
+    known = {f.name for f in fields(kind)}
+    if known != set(data):
+        raise SpecError(f"{where}: missing {sorted(known - set(data))}, unknown {sorted(set(data) - known)}")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise SpecError(f"{where}: {error}") from None
