@@ -1,0 +1,66 @@
+"""Checkpoints: safetensors that hold the weights and, in their metadata, the spec and history. No pickle either way."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from robustscanner.errors import SpecError
+from robustscanner.spec import ModelSpec
+from training.model.robustscanner import RobustScanner
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes beside the target and renames into place, so that an interrupted run leaves the old file whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, and the metadata.
+
+    Raises:
+        SpecError: missing or not a safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise SpecError(f"{path}: no readable safetensors file ({str(error).splitlines()[0]})") from None
+
+
+def save_checkpoint(path: Path, model: RobustScanner, history: Sequence[dict[str, Any]]) -> None:
+    """A trained model: weights, spec, and what was done to it."""
+    metadata = {"robustscanner.spec": model.spec.to_json(), "robustscanner.history": json.dumps(list(history))}
+    save_tensors(path, model.state_dict(), metadata)
+
+
+def load_checkpoint(path: Path) -> tuple[RobustScanner, list[dict[str, Any]]]:
+    """The model, in evaluation mode, and its history.
+
+    Raises:
+        SpecError: not a checkpoint of ours, weights that do not fit its spec, or weights that are not finite.
+    """
+    tensors, metadata = load_tensors(path)
+    if "robustscanner.spec" not in metadata:
+        raise SpecError(f"{path}: holds no model spec; convert foreign weights with convert/import_checkpoint.py")
+    model = RobustScanner(ModelSpec.from_json(metadata["robustscanner.spec"]))
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise SpecError(f"{path}: weights do not fit the spec: {' '.join(str(error).split())[:300]}") from None
+    broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise SpecError(f"{path}: {broken[0]} holds NaN or infinity; take an earlier checkpoint of that training")
+    return model.eval(), json.loads(metadata.get("robustscanner.history", "[]"))

@@ -1,0 +1,73 @@
+"""Renders a folder of labelled word crops: calibration data, or training words to look at."""
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+if not __package__:  # run by path: PEP 366
+    sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
+    __package__ = "training"
+
+EPILOG = """examples:
+  python training/render_crops.py -o crops --count 500 --words words.txt
+"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="gets images/ and labels.tsv")
+    parser.add_argument("--count", type=int, default=320, metavar="N", help="crops (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=20, metavar="N", help="same seed and fonts, same crops")
+    parser.add_argument("--words", type=Path, required=True, metavar="FILE", help="word list, one a line")
+    parser.add_argument("-f", "--force", action="store_true", help="add to a folder that holds labels.tsv, replacing it")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Exit status 0, or 1 with one line on what to mend."""
+    arguments = parse_arguments()
+    from robustscanner.errors import RobustScannerError
+
+    try:
+        render(arguments)
+    except RobustScannerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def render(arguments: argparse.Namespace) -> None:
+    """Writes the pictures, `labels.tsv` (path, label) and `manifest.tsv` (path, SHA-256)."""
+    import cv2
+    import numpy as np
+
+    from robustscanner.labels import DataError
+    from robustscanner.spec import DICT90
+    from training.data.synth import WordSynthesizer
+
+    images = arguments.output / "images"
+    if (arguments.output / "labels.tsv").exists() and not arguments.force:
+        raise DataError(f"{arguments.output}: holds labels.tsv already; replace it with --force or choose another folder")
+    images.mkdir(parents=True, exist_ok=True)
+    synthesizer = WordSynthesizer(arguments.words.read_text(encoding="utf-8").split(), characters=DICT90)
+    rng = np.random.default_rng(arguments.seed)
+    labels, sums = [], []
+    for index in range(arguments.count):
+        picture, label = synthesizer.sample(rng)
+        # JPEG as most crops come, but at a quality that adds nothing to what the renderer degraded on purpose.
+        data = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+        path = images / f"{index:04d}.jpg"
+        path.write_bytes(data)
+        labels.append(f"images/{path.name}\t{label}\n")
+        sums.append(f"images/{path.name}\t{hashlib.sha256(data).hexdigest()}\n")
+    (arguments.output / "labels.tsv").write_text("".join(labels), encoding="utf-8")
+    (arguments.output / "manifest.tsv").write_text("".join(sums), encoding="utf-8")
+    print(f"{arguments.output}: {arguments.count} crops")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
