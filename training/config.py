@@ -71,5 +71,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     known = [f.name for f in fields(TrainConfig)]
     unknown = [key for key in data if key not in known]
     if unknown or "name" not in data:
-        raise ConfigError(f"{path}: unknown setting {unknown[0]!r}; known: {', '.join(known)}" if unknown else f"{path}: no name")
+        raise ConfigError(
+            f"{path}: unknown setting {unknown[0]!r}; known: {', '.join(known)}" if unknown else f"{path}: no name"
+        )
     return TrainConfig(**data)

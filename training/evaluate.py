@@ -10,7 +10,8 @@ if not __package__:  # run by path: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "training"
 
-EPILOG = """protocol: case-insensitive, only [0-9a-z] count, the whole word must be right; labels that are empty then are left out.
+EPILOG = """protocol: case-insensitive, only [0-9a-z] count, the whole word must be right;
+labels that are empty then are left out.
 
 examples:
   python training/evaluate.py runs/edge/best.safetensors iiit5k_test ic13_test
@@ -55,7 +56,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
     for folder in arguments.folders:
         crops = read_labels(folder)
         accuracy = score_words(read([crop.path for crop in crops]), [crop.label for crop in crops])
-        rows[str(folder)] = {"words": accuracy.words, "accuracy": accuracy.rate, "edit_similarity": accuracy.edit_similarity}
+        rows[str(folder)] = {
+            "words": accuracy.words,
+            "accuracy": accuracy.rate,
+            "edit_similarity": accuracy.edit_similarity,
+        }
     if arguments.json:
         print(json.dumps({"model": str(arguments.model), "sets": rows}, indent=2))
     else:
@@ -84,7 +89,9 @@ def print_table(rows: dict[str, dict[str, float]]) -> None:
     width = max(len(name) for name in [*rows, "set"])
     print(f"{'set':<{width}}  {'words':>6}  {'accuracy %':>10}  {'1 - NED %':>9}")
     for name, row in rows.items():
-        print(f"{name:<{width}}  {row['words']:>6}  {100 * row['accuracy']:>10.2f}  {100 * row['edit_similarity']:>9.2f}")
+        print(
+            f"{name:<{width}}  {row['words']:>6}  {100 * row['accuracy']:>10.2f}  {100 * row['edit_similarity']:>9.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from training.model.robustscanner import RobustScanner
 
 
 @torch.no_grad()
-def read_crops(model: RobustScanner, paths: Sequence[Path], *, batch_size: int = 64, steps: int | None = None) -> list[str]:
+def read_crops(
+    model: RobustScanner, paths: Sequence[Path], *, batch_size: int = 64, steps: int | None = None
+) -> list[str]:
     """Texts of picture files, in order; float32, greedy."""
     charset, texts = Charset(model.spec.charset), []
     for first in range(0, len(paths), batch_size):

@@ -11,6 +11,7 @@ if not __package__:  # run by path: PEP 366
 
 EPILOG = """examples:
   python training/render_crops.py -o crops --count 500 --words words.txt
+  python training/render_crops.py -o signs --text EXIT Platform 24h
 """
 
 
@@ -20,10 +21,14 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="gets images/ and labels.tsv")
-    parser.add_argument("--count", type=int, default=320, metavar="N", help="crops (default: %(default)s)")
+    texts = parser.add_mutually_exclusive_group(required=True)
+    texts.add_argument("--words", type=Path, metavar="FILE", help="word list, one a line, that texts are made from")
+    texts.add_argument("--text", nargs="+", metavar="TEXT", help="one crop of each of these")
+    parser.add_argument("--count", type=int, default=320, metavar="N", help="crops of --words (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=20, metavar="N", help="same seed and fonts, same crops")
-    parser.add_argument("--words", type=Path, required=True, metavar="FILE", help="word list, one a line")
-    parser.add_argument("-f", "--force", action="store_true", help="add to a folder that holds labels.tsv, replacing it")
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="add to a folder that holds labels.tsv, replacing it"
+    )
     return parser.parse_args()
 
 
@@ -51,13 +56,18 @@ def render(arguments: argparse.Namespace) -> None:
 
     images = arguments.output / "images"
     if (arguments.output / "labels.tsv").exists() and not arguments.force:
-        raise DataError(f"{arguments.output}: holds labels.tsv already; replace it with --force or choose another folder")
+        raise DataError(
+            f"{arguments.output}: holds labels.tsv already; replace it with --force or choose another folder"
+        )
     images.mkdir(parents=True, exist_ok=True)
-    synthesizer = WordSynthesizer(arguments.words.read_text(encoding="utf-8").split(), characters=DICT90)
-    rng = np.random.default_rng(arguments.seed)
+    words = arguments.text or arguments.words.read_text(encoding="utf-8").split()
+    synthesizer, rng = WordSynthesizer(words, characters=DICT90), np.random.default_rng(arguments.seed)
+    if arguments.text:
+        crops = ((synthesizer.render(text, rng), text) for text in arguments.text)
+    else:
+        crops = (synthesizer.sample(rng) for _ in range(arguments.count))
     labels, sums = [], []
-    for index in range(arguments.count):
-        picture, label = synthesizer.sample(rng)
+    for index, (picture, label) in enumerate(crops):
         # JPEG as most crops come, but at a quality that adds nothing to what the renderer degraded on purpose.
         data = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
         path = images / f"{index:04d}.jpg"
@@ -66,7 +76,7 @@ def render(arguments: argparse.Namespace) -> None:
         sums.append(f"images/{path.name}\t{hashlib.sha256(data).hexdigest()}\n")
     (arguments.output / "labels.tsv").write_text("".join(labels), encoding="utf-8")
     (arguments.output / "manifest.tsv").write_text("".join(sums), encoding="utf-8")
-    print(f"{arguments.output}: {arguments.count} crops")
+    print(f"{arguments.output}: {len(labels)} crops")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="last and best checkpoint, log")
     parser.add_argument("--words", type=Path, required=True, metavar="FILE", help="word list for rendering, one a line")
     parser.add_argument("--crops", type=Path, nargs="+", default=[], metavar="DIR", help="folders with labels.tsv")
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="replace a setting")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="replace a setting"
+    )
     parser.add_argument("--resume", action="store_true", help="continue from DIR/last.safetensors")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that render words (default: 1)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="of the training process")
@@ -85,7 +87,9 @@ def train(arguments: argparse.Namespace) -> None:
         batch_size=config.batch_size,
         seed=config.seed + trainer.step,  # a resumed run draws other words than the first part did
     )
-    loader = DataLoader(stream, batch_size=None, num_workers=arguments.workers, prefetch_factor=4 if arguments.workers else None)
+    loader = DataLoader(
+        stream, batch_size=None, num_workers=arguments.workers, prefetch_factor=4 if arguments.workers else None
+    )
     arguments.output.mkdir(parents=True, exist_ok=True)
     with tqdm(total=config.steps, initial=trainer.step, unit="step", disable=None) as bar, logging_redirect_tqdm():
         trainer.run(iter(loader), Report(arguments.output / "log.jsonl", bar))

@@ -164,7 +164,9 @@ class Trainer:
                 state.setdefault(int(index), {})[key] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
         try:
-            self.learner.load_state_dict({n[len("learner.") :]: t for n, t in tensors.items() if n.startswith("learner.")})
+            self.learner.load_state_dict(
+                {n[len("learner.") :]: t for n, t in tensors.items() if n.startswith("learner.")}
+            )
             self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         except (RuntimeError, ValueError, SafetensorError) as error:
             raise SpecError(f"{path}: {' '.join(str(error).split())[:300]}") from None

@@ -4,6 +4,7 @@ import math
 import os
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ MAX_FILE_MIB = 256
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a bad file is our exception, not OpenCV's line on stderr
 
-import cv2 as cv2
+import cv2 as cv2  # `sheet` takes it from here, so that the limit holds there too
 
 Image = npt.NDArray[np.uint8]
 
@@ -62,8 +63,7 @@ def decode_image(data: bytes) -> Image:
     image = _flatten_alpha(_decode(buffer, cv2.IMREAD_UNCHANGED)) if _may_have_alpha(data) else None
     if image is None:  # only this mode applies EXIF rotation and converts grey, CMYK and 16 bits
         image = _decode(buffer, cv2.IMREAD_COLOR)
-    rgb: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return rgb
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def check_image(image: Image) -> Image:
@@ -144,7 +144,8 @@ def _check_png(data: memoryview) -> None:
     raise ImageError(_TRUNCATED)
 
 
-def _decode(buffer: Image, mode: int) -> Image:
+def _decode(buffer: Image, mode: int) -> npt.NDArray[Any]:
+    """BGR as uint8, or in IMREAD_UNCHANGED whatever the file holds."""
     try:
         image = cv2.imdecode(buffer, mode)
     except (cv2.error, MemoryError) as error:
@@ -167,7 +168,7 @@ def _may_have_alpha(data: bytes) -> bool:
     return data[8:16] != b"WEBPVP8 "  # plain lossy WebP
 
 
-def _flatten_alpha(image: Image) -> Image | None:
+def _flatten_alpha(image: npt.NDArray[Any]) -> Image | None:
     """BGRA of 8 or 16 bits over white to BGR [H, W, 3]; None when there is no alpha channel."""
     if image.ndim != 3 or image.shape[2] != 4 or image.dtype not in (np.uint8, np.uint16):
         return None

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from robustscanner.errors import SpecError
 
@@ -49,7 +49,9 @@ class CharsetSpec:
         """PaddleOCR's layout for any alphabet: characters, then <UKN>, <BOS/EOS>, <PAD>; <PAD> is never emitted."""
         count = len(characters)
         tokens = (*characters, "<UKN>", "<BOS/EOS>", "<PAD>")
-        return cls(tokens, start_id=count + 1, end_id=count + 1, pad_id=count + 2, unknown_id=count, class_count=count + 2)
+        return cls(
+            tokens, start_id=count + 1, end_id=count + 1, pad_id=count + 2, unknown_id=count, class_count=count + 2
+        )
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ class ModelSpec:
         parts = {key: value for key, value in data.items() if key != "format"}
         for key, kind in (("charset", CharsetSpec), ("input", InputSpec), ("network", NetworkSpec)):
             parts[key] = _build(kind, parts.get(key), key)
-        return _build(cls, parts, "spec")
+        spec: ModelSpec = _build(cls, parts, "spec")
+        return spec
 
     @classmethod
     def from_json(cls, text: str) -> "ModelSpec":
@@ -134,11 +137,19 @@ class ModelSpec:
 def _build(kind: type, data: Any, where: str) -> Any:
     if not isinstance(data, Mapping):
         raise SpecError(f"{where}: missing or not a JSON object")
-    known = {f.name for f in fields(kind)}
-    if known != set(data):
-        raise SpecError(f"{where}: missing {sorted(known - set(data))}, unknown {sorted(set(data) - known)}")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise SpecError(f"{where}: {error}") from None
+    kinds = {f.name: f.type for f in fields(kind)}
+    if set(kinds) != set(data):
+        raise SpecError(f"{where}: missing {sorted(set(kinds) - set(data))}, unknown {sorted(set(data) - set(kinds))}")
+    for key, value in data.items():
+        if not _is_a(value, kinds[key]):
+            raise SpecError(f"{where}: {key} is {str(value)[:40]!r}, which is not of the kind this field takes")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a JSON value fits a field's type: a list is a tuple, an int will do as a float, a bool is no int."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, list) and all(_is_a(item, get_args(kind)[0]) for item in value)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)

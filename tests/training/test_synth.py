@@ -34,7 +34,9 @@ def test_pictures_are_sane(synthesizer: WordSynthesizer) -> None:
     low, high = SynthOptions().height_px
     for seed in range(300):
         picture, label = synthesizer.sample(np.random.default_rng(seed))
-        assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
+        assert picture.dtype == np.uint8
+        assert picture.ndim == 3
+        assert picture.shape[2] == 3
         assert low <= picture.shape[0] <= high
         assert 6 <= picture.shape[1] <= 12 * picture.shape[0]
         assert 1 <= len(label) <= 25
@@ -46,7 +48,8 @@ def test_labels_keep_to_the_characters(characters: str) -> None:
     vocabulary = Vocabulary(WORDS, characters=characters)
     rng = np.random.default_rng(0)
     labels = [vocabulary.sample(rng) for _ in range(500)]
-    assert all(labels) and set("".join(labels)) <= set(characters)
+    assert all(labels)
+    assert set("".join(labels)) <= set(characters)
 
 
 def test_every_kind_of_text_is_drawn() -> None:
@@ -108,7 +111,8 @@ def test_capitals_only_font_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(font_module, "_open_for_inspection", lambda path: font)
     monkeypatch.setattr(font_module, "_draw_glyphs", lambda f, cs: {c: draw(f, c.upper())[c.upper()] for c in cs})
     face = inspect_font(tmp_path / "capitals.ttf")
-    assert face is not None and face.caps_only
+    assert face is not None
+    assert face.caps_only
 
 
 def test_falls_back_to_the_embedded_font(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -28,7 +28,14 @@ class SilentBar:
 
 
 def small_config(**changes: object) -> TrainConfig:
-    settings = {"batch_size": 4, "steps": 4, "warmup_steps": 2, "validate_every": 2, "checkpoint_every": 2, "max_length": 8}
+    settings = {
+        "batch_size": 4,
+        "steps": 4,
+        "warmup_steps": 2,
+        "validate_every": 2,
+        "checkpoint_every": 2,
+        "max_length": 8,
+    }
     return TrainConfig(**{"name": "small", "characters": "0123456789ab", "precision": "fp32", **settings, **changes})
 
 

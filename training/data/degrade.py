@@ -111,7 +111,7 @@ def _motion_kernel(size: int, angle: float) -> np.ndarray:
     kernel = np.zeros((size, size), np.float32)
     middle = size // 2
     step = np.array([np.cos(angle), np.sin(angle)]) * middle
-    start, end = (tuple(int(round(middle + sign * v)) for v in step) for sign in (-1, 1))
+    start, end = (tuple(round(middle + sign * v) for v in step) for sign in (-1, 1))
     cv2.line(kernel, start, end, 1.0, 1)
     return kernel
 

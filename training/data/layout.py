@@ -113,7 +113,7 @@ def place(mask: np.ndarray, matrix: np.ndarray, pads: np.ndarray) -> Canvas:
     seen = _apply(matrix, corners)
     low, high = seen.min(axis=0) - pads[:2], seen.max(axis=0) + pads[2:]
     shift = np.array([[1, 0, -low[0]], [0, 1, -low[1]], [0, 0, 1]])
-    out_width, out_height = (max(6, int(round(v))) for v in high - low)
+    out_width, out_height = (max(6, round(v)) for v in high - low)
     return Canvas(shift @ matrix, out_width, out_height)
 
 

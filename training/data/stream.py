@@ -68,7 +68,11 @@ class WordStream(IterableDataset[Batch]):
         self.crops = [(path, label) for path, label in encoded if label is not None]
         self.real_share = real_share if self.crops else 0.0
         if len(self.crops) < len(crops):
-            logger.info("%d of %d crops left out: label not readable with this charset", len(crops) - len(self.crops), len(crops))
+            logger.info(
+                "%d of %d crops left out: label not readable with this charset",
+                len(crops) - len(self.crops),
+                len(crops),
+            )
 
     def __iter__(self) -> Iterator[Batch]:
         cv2.setNumThreads(0)

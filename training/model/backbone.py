@@ -18,16 +18,16 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample: nn.Module = nn.Identity()
         if in_channels != channels:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels)
-            )
+            self.downsample = nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W)
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return F.relu(self.bn2(self.conv2(y)) + self.downsample(x), inplace=True)
 
 
-def _conv_bn_relu(in_channels: int, channels: int, *, stride: int | tuple[int, int] = 1, kernel: int = 3) -> nn.Sequential:
+def _conv_bn_relu(
+    in_channels: int, channels: int, *, stride: int | tuple[int, int] = 1, kernel: int = 3
+) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 

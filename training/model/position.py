@@ -48,7 +48,9 @@ class PositionBranch(nn.Module):
 
     def __init__(self, hidden_size: int, max_length: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(max_length + 1, hidden_size)  # the last row is unused, as in the published weights
+        self.embedding = nn.Embedding(
+            max_length + 1, hidden_size
+        )  # the last row is unused, as in the published weights
         self.position_aware = PositionAware(hidden_size)
 
     def forward(self, encoded: Tensor, values: Tensor, mask: Tensor, length: int) -> Tensor:

@@ -1,0 +1,143 @@
+"""Runs the one graph on the CPU: the only room with ONNX Runtime."""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort  # type: ignore[import-untyped]
+
+from robustscanner.errors import EngineError, SpecError
+from robustscanner.session import Images, Scores, SessionOptions, Tokens, Widths
+from robustscanner.spec import ModelSpec
+
+SPEC_KEY = "robustscanner.spec"  # ONNX metadata: ModelSpec as JSON
+HISTORY_KEY = "robustscanner.history"  # ONNX metadata: JSON list of the steps that made the file
+
+_EXPORT = "export it with convert/export_onnx.py"
+_FATAL = 4  # ONNX Runtime's log severity: whatever is wrong arrives as an exception anyway
+
+logger = logging.getLogger(__name__)
+
+
+class OnnxSession:
+    """One ONNX file of ours, opened with ONNX Runtime; see `session.Session`.
+
+    Raises:
+        EngineError: not a readable ONNX file, not one of our models, or beyond this ONNX Runtime.
+    """
+
+    def __init__(self, path: str | Path, options: SessionOptions) -> None:
+        self.path = Path(path)
+        self.max_batch: int | None = None
+        self._session: Any = _open(self.path, options)
+        self.spec = _read_spec(self.path, self._session)
+        _check_graph(self.path, self._session, self.spec)
+        logger.info("%s: %s, ONNX Runtime %s, %s", self.path, self.spec.name, ort.__version__, options)
+
+    def __enter__(self) -> "OnnxSession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the graph."""
+        self._session = None
+
+    def run(self, images: Images, valid_width: Widths) -> tuple[Tokens, Scores]:
+        """See `session.Session.run`."""
+        if self._session is None:
+            raise EngineError(f"{self.path}: already closed; open it again")
+        try:
+            tokens, scores = self._session.run(["tokens", "scores"], {"images": images, "valid_width": valid_width})
+        except Exception as error:  # ONNX Runtime's exceptions share no other base class
+            raise EngineError(f"{self.path}: ONNX Runtime {ort.__version__} failed: {_first_line(error)}") from None
+        self._check_result(tokens, scores, len(images))
+        return tokens, scores
+
+    def _check_result(self, tokens: Tokens, scores: Scores, count: int) -> None:
+        shape = (count, self.spec.network.max_length)
+        if tokens.shape != shape or scores.shape != shape:
+            raise EngineError(f"{self.path}: gave {tokens.shape}, not {shape}; {_EXPORT}")
+        if not np.isfinite(scores).all():
+            raise EngineError(f"{self.path}: scores are not finite; its weights or scales are broken, build it again")
+        if count and not 0 <= tokens.min() <= tokens.max() < len(self.spec.charset.tokens):
+            raise EngineError(f"{self.path}: emits ids outside its charset; {_EXPORT}")
+
+
+def _open(path: Path, options: SessionOptions) -> Any:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    settings.log_severity_level = _FATAL
+    settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
+    try:
+        return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no other base class
+        raise EngineError(f"{path}: {_explain(error)}") from None
+
+
+def _explain(error: Exception) -> str:
+    """Cause and cure of an exception while loading; ONNX Runtime's own words where there is nothing better."""
+    text, runtime = _first_line(error), f"ONNX Runtime {ort.__version__}"
+    cure = "update onnxruntime or export with --opset 17"
+    opset, limit = re.search(r"Opset (\d+) is under", text), re.search(r"ai\.onnx is till opset (\d+)", text)
+    if opset and limit:
+        return f"made with opset {opset[1]}; {runtime} reads up to opset {limit[1]}: {cure}"
+    if version := re.search(r"model IR version: (\d+), max supported IR version: (\d+)", text):
+        return f"made with ONNX IR version {version[1]}; {runtime} reads up to {version[2]}: {cure}"
+    if re.search(r"No Op registered|not a registered function", text):
+        return f"needs an operator that {runtime} lacks; {cure} ({text})"
+    if re.search("protobuf", text, re.IGNORECASE):
+        return f"damaged, or not an ONNX file; copy or export it again ({text})"
+    return f"{runtime} cannot open it; export it again with convert/export_onnx.py ({text})"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (/\S+:\d+ .*?\) (?=[A-Z]))?", "", lines[0])
+
+
+def _read_spec(path: Path, session: Any) -> ModelSpec:
+    metadata = session.get_modelmeta().custom_metadata_map
+    if SPEC_KEY not in metadata:
+        raise EngineError(f"{path}: not one of our models: no {SPEC_KEY} metadata; {_EXPORT}")
+    try:
+        return ModelSpec.from_json(metadata[SPEC_KEY])
+    except SpecError as error:
+        raise EngineError(f"{path}: {error}") from None
+
+
+def _check_graph(path: Path, session: Any, spec: ModelSpec) -> None:
+    """Compares names, types and shapes; "N" stands for a free dimension."""
+    canvas, steps = (spec.input.height_px, spec.input.width_px, 3), spec.network.max_length
+    expected = {
+        "images": ("tensor(uint8)", ("N", *canvas)),
+        "valid_width": ("tensor(int32)", ("N",)),
+        "tokens": ("tensor(int32)", ("N", steps)),
+        "scores": ("tensor(float)", ("N", steps)),
+    }
+    nodes = [*session.get_inputs(), *session.get_outputs()]
+    found = {node.name: (node.type, node.shape) for node in nodes}
+    if set(found) != set(expected):
+        names = f"{', '.join(sorted(found))}, not {', '.join(sorted(expected))}"
+        raise EngineError(f"{path}: its inputs and outputs are {names}; {_EXPORT}")
+    for name, wanted in expected.items():
+        if found[name][0] != wanted[0] or not _fits(found[name][1], wanted[1]):
+            is_, needs = (f"{kind} {_text(shape)}" for kind, shape in (found[name], wanted))
+            raise EngineError(f"{path}: {name} is {is_}, but its spec needs {needs}; {_EXPORT}")
+
+
+def _fits(found: list[int | str | None], expected: tuple[int | str, ...]) -> bool:
+    """A dimension that the graph leaves open may turn out right; the batch has to be open."""
+    return len(found) == len(expected) and all(
+        not isinstance(size, int) or size == wanted for size, wanted in zip(found, expected, strict=True)
+    )
+
+
+def _text(shape: list[int | str | None] | tuple[int | str, ...]) -> str:
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"

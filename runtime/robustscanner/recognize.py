@@ -1,0 +1,257 @@
+"""Reads the words in cropped pictures."""
+
+import argparse
+import csv
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from robustscanner import __version__
+from robustscanner.errors import ImageError, RobustScannerError
+from robustscanner.output import OutputError, check_output, replacing
+from robustscanner.pictures import find_pictures, read_list
+
+if TYPE_CHECKING:
+    from robustscanner.recognizer import Reading, Recognizer
+    from robustscanner.sheet import Cell
+
+EXAMPLES = """\
+examples:
+  %(prog)s sign.png                          path, text and score, separated by tabs
+  %(prog)s crops/ more/*.jpg                 a folder stands for the pictures directly in it
+  find . -name '*.png' | %(prog)s -          a list of paths, one a line
+  %(prog)s --csv -o words.csv --engine word.engine crops/
+  %(prog)s --sheet sheet.png crops/          one picture of all pictures, with what was read below
+
+exit status: 0 all pictures were read, 1 an error, or some could not be read, 2 wrong usage
+"""
+
+_PROGRESS_PICTURES = 200  # shorter work needs no progress line
+_PROGRESS_SECONDS = 0.2
+
+_MAX_COUNT = 1024  # of pictures a batch and of threads: more is a slip of the finger
+_CONTROLS = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program; returns its exit status."""
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s")
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        return _recognize(options)
+    except RobustScannerError as error:
+        _report(error)
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:  # only standard output is left: files and pictures raise their own
+        _discard_stdout()
+        if not isinstance(error, BrokenPipeError):  # the reader has had enough, as in `… | head`
+            _report(f"standard output: {error.strerror or error}; write to a file with -o")
+    return 1
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="picture, folder, or quoted pattern; - reads paths from stdin"
+    )
+    parser.add_argument("--engine", metavar="PATH", help="NAME.engine folder or NAME.onnx (default: the shipped model)")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--json", dest="write", action="store_const", const=_write_json, help="JSON Lines: one object a line"
+    )
+    kind.add_argument("--csv", dest="write", action="store_const", const=_write_csv, help="CSV with a header")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there instead of to stdout")
+    parser.add_argument("--sheet", type=_sheet_path, metavar="FILE", help="draw a contact sheet (.png, .jpg, .webp)")
+    parser.add_argument("-f", "--force", action="store_true", help="overwrite existing files")
+    parser.add_argument("--batch", type=_count, metavar="PICTURES", help="pictures of one run")
+    parser.add_argument(
+        "--threads", type=_count, metavar="N", help="CPU threads (default: all cores that are free to use)"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say on stderr what runs, and how fast")
+    parser.add_argument("--version", action="version", version=f"robustscanner {__version__}")
+    parser.set_defaults(write=_write_tsv)
+    options = parser.parse_intermixed_args(arguments)  # options may also stand between pictures
+    if options.output and options.output == options.sheet:
+        parser.error("--output and --sheet name the same file")
+    return options
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MAX_COUNT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {_MAX_COUNT}")
+    return int(text)
+
+
+def _sheet_path(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise argparse.ArgumentTypeError(f"{text!r} ends neither in .png nor in .jpg, .jpeg or .webp")
+    return path
+
+
+def _recognize(options: argparse.Namespace) -> int:
+    paths, clean = _collect(options.images)
+    if not paths:
+        if clean:
+            raise ImageError("standard input: lists no pictures; give one path a line")
+        return 1
+    if options.sheet:
+        _check_sheet(options, len(paths))
+    started = time.monotonic()
+    with ExitStack() as stack:
+        stream = stack.enter_context(_output(options))
+        recognizer = stack.enter_context(_open_recognizer(options))
+        cells, bad = _read_all(recognizer, paths, options.write(stream), options)
+        if options.sheet:
+            _save_sheet(cells, options)
+    logging.getLogger(__name__).info("%d pictures in %.2f s", len(paths), time.monotonic() - started)
+    if bad:
+        print(f"{bad} of {len(paths)} pictures could not be read", file=sys.stderr)
+    return 0 if clean and not bad else 1
+
+
+def _collect(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """All pictures in order, and whether every argument stood for some; those that did not are reported."""
+    paths: list[str] = []
+    clean = True
+    for argument in arguments:
+        if argument == "-":
+            paths += read_list(os.fsdecode(line) for line in sys.stdin.buffer)
+            continue
+        try:
+            paths += map(str, find_pictures(argument))
+        except ImageError as error:
+            _report(error)
+            clean = False
+    return paths, clean
+
+
+def _open_recognizer(options: argparse.Namespace) -> "Recognizer":
+    from robustscanner.recognizer import DEFAULT_BATCH, Recognizer
+    from robustscanner.session import SessionOptions
+
+    session = SessionOptions(threads=options.threads) if options.threads else SessionOptions()
+    return Recognizer(options.engine, batch_size=options.batch or DEFAULT_BATCH, options=session)
+
+
+def _read_all(
+    recognizer: "Recognizer", paths: list[str], write: "Callable[[str, Reading], None]", options: argparse.Namespace
+) -> tuple[list["Cell"], int]:
+    """Reads, writes and reports; returns the cells of the sheet, if one is wanted, and the number of bad pictures."""
+    from robustscanner.sheet import Cell
+
+    progress = _Progress(len(paths), options)
+    cells: list[Cell] = []
+    bad = 0
+    for done, (path, result) in enumerate(recognizer.read_each(paths), 1):
+        if isinstance(result, ImageError):
+            bad += 1
+            progress.clear()
+            _report(result)
+        else:
+            write(str(path), result)
+        if options.sheet:
+            cells.append(Cell(str(path), result))
+        progress.show(done)
+    progress.clear()
+    return cells, bad
+
+
+@contextmanager
+def _output(options: argparse.Namespace) -> Iterator[TextIO]:
+    if options.output is None:
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    with (
+        replacing(options.output, force=options.force) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        yield file
+
+
+def _check_sheet(options: argparse.Namespace, count: int) -> None:
+    from robustscanner.sheet import MAX_CELLS
+
+    check_output(options.sheet, force=options.force)
+    if count > MAX_CELLS:
+        raise OutputError(f"{options.sheet}: {count} pictures, but a sheet holds {MAX_CELLS}; give fewer at once")
+
+
+def _save_sheet(cells: "list[Cell]", options: argparse.Namespace) -> None:
+    from robustscanner.sheet import draw_sheet, encode_sheet
+
+    data = encode_sheet(draw_sheet(cells), options.sheet.suffix.lower())
+    with replacing(options.sheet, force=options.force) as temporary:
+        temporary.write_bytes(data)
+
+
+def _write_tsv(stream: TextIO) -> "Callable[[str, Reading], None]":
+    def write(path: str, reading: "Reading") -> None:
+        fields = (path, reading.text, f"{reading.score:.4f}")
+        print(*(field.translate(_CONTROLS) for field in fields), sep="\t", file=stream)
+
+    return write
+
+
+def _write_json(stream: TextIO) -> "Callable[[str, Reading], None]":
+    def write(path: str, reading: "Reading") -> None:
+        record = {"path": path, "text": reading.text, "score": round(reading.score, 4)}
+        print(json.dumps(record, ensure_ascii=False), file=stream)
+
+    return write
+
+
+def _write_csv(stream: TextIO) -> "Callable[[str, Reading], None]":
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["path", "text", "score"])
+
+    def write(path: str, reading: "Reading") -> None:
+        writer.writerow([path, reading.text, f"{reading.score:.4f}"])
+
+    return write
+
+
+class _Progress:
+    """A line that rewrites itself while long work runs on a terminal; nothing elsewhere."""
+
+    def __init__(self, total: int, options: argparse.Namespace) -> None:
+        self._total = total
+        mixed = options.output is None and sys.stdout.isatty()  # the readings themselves show the progress
+        self._active = total > _PROGRESS_PICTURES and sys.stderr.isatty() and not mixed
+        self._next = 0.0
+
+    def show(self, done: int) -> None:
+        if self._active and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _PROGRESS_SECONDS
+            print(f"\r{done} of {self._total} pictures", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self._active:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _report(error: object) -> None:
+    print(f"error: {str(error).translate(_CONTROLS)}", file=sys.stderr)
+
+
+def _discard_stdout() -> None:
+    """Else the interpreter would flush what is left at exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

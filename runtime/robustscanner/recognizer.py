@@ -1,0 +1,126 @@
+"""Pictures to text."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from robustscanner.charset import Charset
+from robustscanner.engine import default_engine, open_engine
+from robustscanner.errors import ImageError
+from robustscanner.preprocess import check_image, draw_canvas, load_image
+from robustscanner.session import SessionOptions
+from robustscanner.spec import ModelSpec
+
+Source = str | PathLike[str] | npt.NDArray[np.uint8]  # a picture file, or RGB [H, W, 3]
+
+DEFAULT_BATCH = 16  # pictures: a guess, not measured yet
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a picture says."""
+
+    text: str
+    score: float  # 0…1: product of the token probabilities up to and including the end token
+
+
+class Recognizer:
+    """Reads cropped words with one engine; close it, or use it in a `with` statement.
+
+    Args:
+        engine: a bundle `NAME.engine/` or a `NAME.onnx`; the model that ships with the library when left out.
+        batch_size: the most pictures of one run.
+        options: how to run the engine.
+
+    Raises:
+        EngineError: the engine cannot be used here.
+    """
+
+    def __init__(
+        self,
+        engine: str | PathLike[str] | None = None,
+        *,
+        batch_size: int = DEFAULT_BATCH,
+        options: SessionOptions = SessionOptions(),
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; at least 1 is needed")
+        self._session = open_engine(default_engine() if engine is None else Path(engine), options)
+        self._charset = Charset(self._session.spec.charset)
+        self._batch_size = min(batch_size, self._session.max_batch or batch_size)
+
+    def __enter__(self) -> "Recognizer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the engine."""
+        self._session.close()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model that reads."""
+        return self._session.spec
+
+    def read(self, image: Source) -> Reading:
+        """Reads one picture.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            EngineError: the engine failed.
+        """
+        return self.read_batch([image])[0]
+
+    def read_batch(self, images: Sequence[Source]) -> list[Reading]:
+        """Reads any number of pictures, in order; raises as `read` does, at the first bad picture."""
+        readings = []
+        for _, result in self.read_each(images):
+            if isinstance(result, ImageError):
+                raise result
+            readings.append(result)
+        return readings
+
+    def read_each(self, images: Iterable[Source]) -> Iterator[tuple[Source, Reading | ImageError]]:
+        """Reads pictures as they come, a batch at a time; a bad one yields its error and does not stop the others.
+
+        Memory stays bounded: one decoded picture and one batch of canvases.
+
+        Yields:
+            Each picture as it was given, in order, and its reading or what is wrong with it.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        images = iter(images)
+        while chunk := list(islice(images, self._batch_size)):
+            yield from zip(chunk, self._read_chunk(chunk), strict=True)
+
+    def _read_chunk(self, images: list[Source]) -> list[Reading | ImageError]:
+        spec = self.spec.input
+        canvases = np.empty((len(images), spec.height_px, spec.width_px, 3), np.uint8)
+        widths: list[int] = []
+        errors: dict[int, ImageError] = {}
+        for index, image in enumerate(images):
+            try:
+                widths.append(draw_canvas(_pixels(image), canvases[len(widths)], spec))
+            except ImageError as error:
+                errors[index] = error
+        readings = iter(self._read_canvases(canvases[: len(widths)], np.array(widths, np.int32)))
+        return [errors[index] if index in errors else next(readings) for index in range(len(images))]
+
+    def _read_canvases(self, canvases: npt.NDArray[np.uint8], widths: npt.NDArray[np.int32]) -> list[Reading]:
+        if not len(canvases):
+            return []
+        tokens, scores = self._session.run(canvases, widths)  # (N, T) each
+        return [Reading(*self._charset.decode(*row)) for row in zip(tokens, scores, strict=True)]
+
+
+def _pixels(image: Source) -> npt.NDArray[np.uint8]:
+    return load_image(image) if isinstance(image, (str, PathLike)) else check_image(image)

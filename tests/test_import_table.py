@@ -1,0 +1,129 @@
+"""Who may import whom: the house's table, held against every import statement of the project."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# file or folder -> modules it may import, besides the standard library; the longest matching entry counts.
+# "robustscanner.*" are the library's modules, "training" and "convert" the workshops.
+TABLE: dict[str, set[str]] = {
+    "runtime/recognize.py": {"robustscanner.recognize"},
+    "runtime/robustscanner/__init__.py": {"robustscanner.errors", "robustscanner.recognizer", "robustscanner.session"},
+    "runtime/robustscanner/errors.py": set(),
+    "runtime/robustscanner/spec.py": {"robustscanner.errors"},
+    "runtime/robustscanner/metrics.py": set(),
+    "runtime/robustscanner/labels.py": {"robustscanner.errors"},
+    "runtime/robustscanner/output.py": {"robustscanner.errors"},
+    "runtime/robustscanner/charset.py": {"numpy", "robustscanner.spec"},
+    "runtime/robustscanner/preprocess.py": {"numpy", "cv2", "robustscanner.errors", "robustscanner.spec"},
+    "runtime/robustscanner/pictures.py": {"robustscanner.errors"},
+    "runtime/robustscanner/session.py": {"numpy", "robustscanner.errors", "robustscanner.spec"},
+    "runtime/robustscanner/onnx_session.py": {
+        "numpy",
+        "onnxruntime",
+        "robustscanner.errors",
+        "robustscanner.session",
+        "robustscanner.spec",
+    },
+    "runtime/robustscanner/engine.py": {
+        "robustscanner.errors",
+        "robustscanner.onnx_session",
+        "robustscanner.session",
+        "robustscanner.spec",
+    },
+    "runtime/robustscanner/recognizer.py": {
+        "numpy",
+        "robustscanner.charset",
+        "robustscanner.engine",
+        "robustscanner.errors",
+        "robustscanner.preprocess",
+        "robustscanner.session",
+        "robustscanner.spec",
+    },
+    "runtime/robustscanner/sheet.py": {"numpy", "cv2", "robustscanner"},
+    "runtime/robustscanner/recognize.py": {"robustscanner"},
+    "convert": {"numpy", "onnx", "onnxruntime", "onnxsim", "tqdm", "robustscanner", "convert"},
+    "convert/graph.py": {
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "onnxsim",
+        "torch",
+        "robustscanner",
+        "convert",
+        "training.model",
+    },
+    "convert/export_onnx.py": {"robustscanner", "convert", "training.checkpoint"},
+    "training": {"numpy", "cv2", "PIL", "torch", "safetensors", "tqdm", "yaml", "robustscanner", "training"},
+    "benchmarks": {"numpy", "cv2", "robustscanner", "benchmarks", "rapidocr_onnxruntime"},
+}
+LAZY = {"runtime/robustscanner/engine.py": {"robustscanner.onnx_session"}}  # only inside the function that opens it
+
+
+def sources() -> list[Path]:
+    return sorted(
+        p for folder in ("runtime", "convert", "training", "benchmarks") for p in (ROOT / folder).rglob("*.py")
+    )
+
+
+def allowed(name: str) -> set[str]:
+    entries = [entry for entry in TABLE if name == entry or name.startswith(entry + "/")]
+    assert entries, f"{name}: not in the table; say there what it may import"
+    return TABLE[max(entries, key=len)]
+
+
+def imports(tree: ast.AST, package: str) -> list[str]:
+    """Dotted names, relative ones resolved; of `from a import b` both readings, a.b first, as b may be a module."""
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = f"{package}.{node.module or ''}".rstrip(".") if node.level else node.module or ""
+            names += [
+                f"{base}.{alias.name}" if node.module is None or base == "robustscanner" else base
+                for alias in node.names
+            ]
+    return names
+
+
+def forbidden(path: Path, source: str) -> list[str]:
+    name = path.relative_to(ROOT).as_posix()
+    found = imports(ast.parse(source), name.split("/")[0])
+    may = allowed(name)
+    return [
+        module
+        for module in found
+        if module.split(".")[0] not in sys.stdlib_module_names
+        and not any(module == entry or module.startswith(entry + ".") for entry in may)
+    ]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_only_what_the_table_allows(path: Path) -> None:
+    assert forbidden(path, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_sessions_are_imported_where_they_are_opened(name: str) -> None:
+    top = ast.parse((ROOT / name).read_text(encoding="utf-8"))
+    top.body = [node for node in top.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not LAZY[name].intersection(imports(top, "runtime"))
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("runtime/robustscanner/charset.py", "import torch"),
+        ("runtime/robustscanner/metrics.py", "import numpy as np"),
+        ("runtime/robustscanner/spec.py", "from robustscanner.engine import open_engine"),
+        ("convert/quantize.py", "def later():\n    import torch"),
+        ("training/train.py", "from convert.quantize import quantize"),
+    ],
+)
+def test_the_table_notices(name: str, line: str) -> None:
+    assert forbidden(ROOT / name, line) != []
