@@ -27,9 +27,17 @@ check: $(VENV)/dev.done ## style and types
 golden: $(VENV)/dev.done ## make the tiny test model again (it is checked in)
 	$(BIN)/python tests/tiny/make_tiny.py
 
-bench: $(VENV)/convert.done ## latency and memory on this machine
+bench: $(VENV)/dev.done ## latency and memory on this machine, into benchmarks/results
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/random_checkpoint.py r31 -o build/r31-random.safetensors
+	for precision in fp32 int8; do \
+	  $(BIN)/python convert/build_engine.py --$$precision -o build/edge-$$precision.engine --force && \
+	  $(BIN)/python convert/build_engine.py build/r31-random.safetensors --$$precision --calib-images 64 \
+	    -o build/r31-$$precision.engine --force || exit 1; \
+	done
+	$(BIN)/python benchmarks/latency.py build/edge-int8.engine build/edge-fp32.engine build/r31-int8.engine \
+	  build/r31-fp32.engine --peer ppocrv4 -o benchmarks/results/latency-cpu.json
+	$(BIN)/python benchmarks/footprint.py build/edge-int8.engine build/edge-fp32.engine -o benchmarks/results/footprint-cpu.json
 
 clean: ## remove what make made
 	rm -rf $(VENV) build

@@ -24,9 +24,10 @@ class TrainConfig:
     resize: str = "area"  # how crops are shrunk, see InputSpec
     max_length: int = 40  # decoding steps, the end token included
     characters: str = DICT90  # what the model can read, in id order
-    batch_size: int = 64  # words a step
-    steps: int = 13000  # optimiser steps in all, a resumed run's earlier ones included
-    learning_rate: float = 1.5e-3  # peak, behind the warm-up; decays to 1 % along a cosine
+    batch_size: int = 32  # words a step
+    bucket_batches: int = 8  # drawn at once and sorted by width, so that narrow words share a narrow canvas
+    steps: int = 18500  # optimiser steps in all, a resumed run's earlier ones included
+    learning_rate: float = 1.2e-3  # peak, behind the warm-up; decays to 1 % along a cosine
     warmup_steps: int = 400  # linear from 0
     weight_decay: float = 0.02  # AdamW's, on matrices and convolutions only
     clip_norm: float = 2.0  # of the whole gradient
@@ -34,7 +35,7 @@ class TrainConfig:
     real_share: float = 0.3  # of the words, from the crops given; the others are rendered
     held_out_share: float = 0.1  # of the crops, for validation only
     precision: str = "bf16"  # "bf16" autocast or "fp32"
-    validate_every: int = 500  # steps
+    validate_every: int = 2000  # steps
     checkpoint_every: int = 500  # steps
     seed: int = 1
 

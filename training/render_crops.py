@@ -5,7 +5,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-if not __package__:  # run by path: PEP 366
+if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "training"
 

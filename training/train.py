@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-if not __package__:  # run by path: PEP 366
+if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "training"
 
@@ -24,7 +24,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("config", type=Path, metavar="CONFIG", help="YAML settings, see training/configs")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="last and best checkpoint, log")
     parser.add_argument("--words", type=Path, required=True, metavar="FILE", help="word list for rendering, one a line")
-    parser.add_argument("--crops", type=Path, nargs="+", default=[], metavar="DIR", help="folders with labels.tsv")
+    parser.add_argument(
+        "--crops",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders with labels.tsv; one named twice counts twice",
+    )
     parser.add_argument(
         "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="replace a setting"
     )
@@ -73,7 +80,7 @@ def train(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"{arguments.output}: holds a run; continue it with --resume or replace it with --force")
     torch.set_num_threads(arguments.threads)
     crops = [crop for folder in arguments.crops for crop in read_labels(folder)]
-    held_out = [crop for crop in crops if is_held_out(crop, config.held_out_share)]
+    held_out = list(dict.fromkeys(crop for crop in crops if is_held_out(crop, config.held_out_share)))
     kept = [crop for crop in crops if not is_held_out(crop, config.held_out_share)]
     trainer = Trainer(config, arguments.output, held_out)
     if arguments.resume:
@@ -85,6 +92,7 @@ def train(arguments: argparse.Namespace) -> None:
         kept,
         real_share=config.real_share,
         batch_size=config.batch_size,
+        bucket_batches=config.bucket_batches,
         seed=config.seed + trainer.step,  # a resumed run draws other words than the first part did
     )
     loader = DataLoader(

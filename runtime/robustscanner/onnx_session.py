@@ -84,7 +84,7 @@ def _open(path: Path, options: SessionOptions) -> Any:
 def _explain(error: Exception) -> str:
     """Cause and cure of an exception while loading; ONNX Runtime's own words where there is nothing better."""
     text, runtime = _first_line(error), f"ONNX Runtime {ort.__version__}"
-    cure = "update onnxruntime or export with --opset 17"
+    cure = "update onnxruntime, or export it again with convert/export_onnx.py"
     opset, limit = re.search(r"Opset (\d+) is under", text), re.search(r"ai\.onnx is till opset (\d+)", text)
     if opset and limit:
         return f"made with opset {opset[1]}; {runtime} reads up to opset {limit[1]}: {cure}"

@@ -65,7 +65,7 @@ def test_a_word_reads_the_same_alone_and_in_a_batch() -> None:
 
 def test_attention_ignores_columns_behind_the_word() -> None:
     model = tiny()
-    mask = model.mask(torch.tensor([48, 50, 160]))[:, 0].reshape(3, 3, 40)
+    mask = model.mask(torch.tensor([48, 50, 160]), 3, 40)[:, 0].reshape(3, 3, 40)
     assert [int((row[0] == 0).sum()) for row in mask] == [12, 13, 40]
     assert (mask[:, 0] == mask[:, 2]).all()
 

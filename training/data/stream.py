@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from robustscanner.charset import Charset
-from robustscanner.preprocess import draw_canvas, load_image
+from robustscanner.preprocess import draw_canvas, fitted_width, load_image
 from robustscanner.spec import ModelSpec
 from training.data.augment import augment
 from training.data.folder import LabelledCrop
@@ -23,20 +23,21 @@ logger = logging.getLogger(__name__)
 class Batch(NamedTuple):
     """What one training step needs."""
 
-    images: Tensor  # (N, H, W, 3) uint8 canvases
+    images: Tensor  # (N, H, W, 3) uint8 canvases; W is the widest word's
     valid_width: Tensor  # (N) int32, pixels
     tokens: Tensor  # (N, T + 1) int64: start, characters, end, pad…; inputs are [:, :-1], targets [:, 1:]
 
     @classmethod
     def of(cls, images: list[np.ndarray], labels: list[list[int]], spec: ModelSpec) -> "Batch":
-        """Draws the canvases and pads the labels to the longest of the batch."""
+        """Draws the canvases, cut behind the widest word, and pads the labels to the longest."""
         canvases = np.empty((len(images), spec.input.height_px, spec.input.width_px, 3), np.uint8)
         widths = [draw_canvas(image, canvas, spec.input) for image, canvas in zip(images, canvases, strict=True)]
         charset = spec.charset
         tokens = torch.full((len(labels), max(map(len, labels)) + 2), charset.pad_id)
         for row, label in zip(tokens, labels, strict=True):
             row[: len(label) + 2] = torch.tensor([charset.start_id, *label, charset.end_id])
-        return cls(torch.from_numpy(canvases), torch.tensor(widths, dtype=torch.int32), tokens)
+        trimmed = np.ascontiguousarray(canvases[:, :, : max(widths)])
+        return cls(torch.from_numpy(trimmed), torch.tensor(widths, dtype=torch.int32), tokens)
 
 
 def encode_label(text: str, charset: Charset, max_length: int) -> list[int] | None:
@@ -59,10 +60,12 @@ class WordStream(IterableDataset[Batch]):
         *,
         real_share: float,
         batch_size: int,
+        bucket_batches: int,
         seed: int,
     ) -> None:
         super().__init__()
         self.spec, self.synthesizer, self.batch_size, self.seed = spec, synthesizer, batch_size, seed
+        self.bucket_batches = bucket_batches
         self.charset = Charset(spec.charset)
         encoded = [(crop.path, encode_label(crop.label, self.charset, spec.network.max_length)) for crop in crops]
         self.crops = [(path, label) for path, label in encoded if label is not None]
@@ -79,7 +82,14 @@ class WordStream(IterableDataset[Batch]):
         worker = get_worker_info()
         rng = np.random.default_rng([self.seed, worker.id if worker else 0])
         while True:
-            images, labels = zip(*(self._draw(rng) for _ in range(self.batch_size)), strict=True)
+            yield from self._bucket(rng)
+
+    def _bucket(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Several batches, each of words of about the same width: narrow canvases cost less."""
+        words = [self._draw(rng) for _ in range(self.batch_size * self.bucket_batches)]
+        words.sort(key=lambda word: fitted_width(*word[0].shape[:2], self.spec.input))
+        for index in rng.permutation(self.bucket_batches):
+            images, labels = zip(*words[index * self.batch_size :][: self.batch_size], strict=True)
             yield Batch.of(list(images), list(labels), self.spec)
 
     def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:

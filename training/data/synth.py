@@ -52,8 +52,8 @@ class SynthOptions:
     max_length: int = 25  # longest text, characters
     height_px: tuple[int, int] = (14, 64)  # lowest and highest picture
     typical_height_px: float = 34.0  # median height of pictures
-    clean: float = 0.2  # share without degradation, as born-digital pictures
-    hard: float = 0.1  # share with strong degradation
+    clean: float = 0.3  # share without degradation, as born-digital pictures
+    hard: float = 0.06  # share with strong degradation
     bold: float = 0.25  # letters fattened, since most signs are bold and most fonts are not
     spaced: float = 0.2  # letters set apart or tightened
     arc: float = 0.06  # text on an arc

@@ -26,17 +26,16 @@ class RobustScanner(nn.Module):
         pixels = images.permute(0, 3, 1, 2).float()
         return (pixels - self.spec.input.mean) / self.spec.input.scale
 
-    def mask(self, valid_width: Tensor) -> Tensor:
-        """Valid widths (N) in pixels to what is added to attention scores, (N, 1, P).
+    def mask(self, valid_width: Tensor, height: int, width: int) -> Tensor:
+        """Valid widths (N) in pixels to what is added to attention scores of a feature map, (N, 1, height * width).
 
         A column of the feature map counts if its centre lies in the word: PaddleOCR's `int(W * ratio + 0.5)` columns.
         """
-        size = self.spec.input
-        down, across = self.backbone.shrink
-        centres = torch.arange(size.width_px // across, device=valid_width.device) * across + across // 2
+        across = self.backbone.shrink[1]
+        centres = torch.arange(width, device=valid_width.device) * across + across // 2
         outside = centres.unsqueeze(0) > valid_width.unsqueeze(1)  # (N, W)
         columns = outside.to(torch.float32).unsqueeze(1) * MASKED  # (N, 1, W)
-        return columns.repeat(1, 1, -(-size.height_px // down))  # positions are rows first: (N, 1, H * W)
+        return columns.repeat(1, 1, height)  # positions are rows first: (N, 1, H * W)
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 RGB canvases (N, H, W, 3) to the backbone's feature map (N, C, H', W')."""
@@ -45,7 +44,8 @@ class RobustScanner(nn.Module):
 
     def remember(self, features: Tensor, valid_width: Tensor, length: int) -> Memory:
         """Feature map and valid widths (N) in pixels to the decoder's memory for `length` steps."""
-        return self.decoder.remember(features, self.encoder(features), self.mask(valid_width), length)
+        mask = self.mask(valid_width, *features.shape[2:])
+        return self.decoder.remember(features, self.encoder(features), mask, length)
 
     def forward(self, images: Tensor, valid_width: Tensor, tokens: Tensor) -> Tensor:
         """Teacher-forced logits (N, T, classes); position t predicts label t + 1.

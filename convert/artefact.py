@@ -1,0 +1,67 @@
+"""What conversion leaves behind: files that know their spec and history, written whole or not at all."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from robustscanner import __version__
+from robustscanner.engine import file_sha256
+from robustscanner.errors import EngineError
+from robustscanner.output import OutputError, check_output, replacing
+from robustscanner.spec import ModelSpec
+
+
+def prepare_output(output: Path, *, force: bool) -> None:
+    """Makes the folder of a target and refuses early, before minutes of work; raises as `check_output` does."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output.parent}: cannot be made: {error.strerror}; choose another place") from None
+    check_output(output, force=force)
+
+
+def file_step(name: str, tool: str, source: Path) -> dict[str, Any]:
+    """One line of an artefact's history: what was done with which input."""
+    digest = file_sha256(source)
+    return {"step": name, "tool": tool, "version": __version__, "input": source.name, "input_sha256": digest}
+
+
+def with_metadata(model: onnx.ModelProto, spec: ModelSpec, history: Sequence[dict[str, Any]]) -> onnx.ModelProto:
+    """The same model, knowing its spec and history."""
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(
+        model, {"robustscanner.spec": spec.to_json(), "robustscanner.history": json.dumps(list(history))}
+    )
+    return model
+
+
+def load_model(path: Path) -> tuple[onnx.ModelProto, ModelSpec, list[dict[str, Any]]]:
+    """An ONNX file of ours, its spec and history.
+
+    Raises:
+        EngineError: unreadable, or not of ours.
+        SpecError: a spec that contradicts itself.
+    """
+    try:
+        model = onnx.load(path)
+    except OSError as error:
+        raise EngineError(f"{path}: {error.strerror}") from None
+    except Exception as error:  # protobuf's own exception class differs between its releases
+        raise EngineError(f"{path}: not an ONNX file, or damaged ({str(error).splitlines()[0]})") from None
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if "robustscanner.spec" not in metadata:
+        raise EngineError(f"{path}: holds no robustscanner.spec; make it with convert/export_onnx.py")
+    try:
+        history = json.loads(metadata.get("robustscanner.history", "[]"))
+    except ValueError:
+        raise EngineError(f"{path}: its robustscanner.history is not JSON; export it again") from None
+    return model, ModelSpec.from_json(metadata["robustscanner.spec"]), history
+
+
+def save_model(model: onnx.ModelProto, output: Path, *, force: bool) -> None:
+    """Writes a file complete or not at all; raises `OutputError` as `robustscanner.output.replacing` does."""
+    with replacing(output, force=force) as temporary:
+        temporary.write_bytes(model.SerializeToString())

@@ -1,0 +1,273 @@
+"""The graph contract in ONNX: an encoder traced from PyTorch, and the decoding loop written out.
+
+The house's named tensors lie between the two: `keys`, `values`, `mask`, `position`. TensorRT gets them as two engines.
+"""
+
+import io
+import warnings
+
+import numpy as np
+import onnx
+import onnxruntime
+import onnxsim
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from robustscanner.errors import RobustScannerError
+from training.model.robustscanner import RobustScanner
+
+OPSET = 17  # the newest that TensorRT 8.5 and 8.6 read
+MEMORY = ("keys", "values", "mask", "position")
+
+
+class ExportError(RobustScannerError):
+    """A graph that could not be made, or does not compute what the model does."""
+
+
+class _Encoder(nn.Module):
+    """Pixels to the decoder's memory, all of it independent of the text."""
+
+    def __init__(self, model: RobustScanner, fold_values: bool) -> None:
+        super().__init__()
+        self.model, self.fold_values = model, fold_values
+
+    def forward(self, images: Tensor, valid_width: Tensor) -> tuple[Tensor, ...]:
+        memory = self.model.remember(self.model.features(images), valid_width, self.model.spec.network.max_length)
+        values = memory.values
+        if self.fold_values:  # W · Σ aᵢvᵢ = Σ aᵢ(W · vᵢ)
+            values = values @ self.model.decoder.fusion.weight[:, : values.shape[2]].T  # (N, P, 2C)
+        return memory.keys, values, memory.mask, memory.position
+
+
+def build_graph(model: RobustScanner, *, fold_values: bool) -> onnx.ModelProto:
+    """The whole graph, not yet simplified."""
+    graph = _trace_encoder(_Encoder(model, fold_values).eval())
+    body, weights = _loop_body(model, fold_values)
+    charset, size = model.spec.charset, model.spec.network
+    start = _constants(
+        steps=np.int64(size.max_length),
+        going=np.bool_(True),
+        start=np.int64(charset.start_id),
+        text_axis=np.int64(1),
+        state_width=np.int64([size.hidden_size]),
+        row_width=np.int64([size.max_length]),
+    )
+    loop = onnx.parser.parse_graph(_AROUND_THE_LOOP)
+    loop_node = next(node for node in loop.node if node.op_type == "Loop")
+    loop_node.attribute.append(helper.make_attribute("body", body))
+    graph.graph.node.extend(loop.node)
+    graph.graph.initializer.extend([*start, *weights])
+    del graph.graph.output[:]
+    for name, kind in (("tokens", TensorProto.INT32), ("scores", TensorProto.FLOAT)):
+        graph.graph.output.append(helper.make_tensor_value_info(name, kind, ["batch", size.max_length]))
+    graph.graph.name = "robustscanner"
+    return graph
+
+
+def simplify(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Runs onnx-simplifier and checks the result.
+
+    Raises:
+        ExportError: onnx-simplifier failed.
+    """
+    simplified, valid = onnxsim.simplify(graph)
+    if not valid:
+        raise ExportError("onnx-simplifier changed what the graph computes; please report this checkpoint")
+    onnx.checker.check_model(simplified, full_check=True)
+    return simplified
+
+
+def compare(graph: onnx.ModelProto, model: RobustScanner) -> float:
+    """Reads the same noise with ONNX Runtime and PyTorch, in batches of one and of several widths.
+
+    Returns:
+        the largest difference of a score.
+
+    Raises:
+        ExportError: another token, or scores further apart than float32 rounding explains.
+    """
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for batch in (1, 5):
+        images, widths = _noise_batch(model, batch)
+        logits, tokens = model.greedy(torch.from_numpy(images), torch.from_numpy(widths))
+        got, scores = session.run(["tokens", "scores"], {"images": images, "valid_width": widths})
+        expected = logits.softmax(-1).amax(-1).numpy()
+        for row in range(batch):
+            length = int((got[row] != model.spec.charset.pad_id).sum())
+            if not np.array_equal(got[row, :length], tokens[row, :length].numpy()):
+                raise ExportError("the ONNX graph reads another text than PyTorch; not written")
+            worst = max(worst, float(np.abs(scores[row, :length] - expected[row, :length]).max()))
+    if not worst < 1e-3:
+        raise ExportError(f"the ONNX graph's scores differ from PyTorch's by {worst:.2g}; not written")
+    return worst
+
+
+def _noise_batch(model: RobustScanner, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Blotches rather than white noise, so that texts differ; uint8 (N, H, W, 3) and widths int32 (N)."""
+    size, rng = model.spec.input, np.random.default_rng(batch)
+    coarse = rng.integers(0, 256, (batch, size.height_px // 8, size.width_px // 8, 3), np.uint8)
+    images = np.ascontiguousarray(coarse.repeat(8, 1).repeat(8, 2))
+    choices = np.arange(size.min_width_px, size.width_px + 1, size.width_multiple_px)
+    widths = rng.choice(choices, batch).astype(np.int32)
+    for image, width in zip(images, widths, strict=True):
+        image[:, width:] = 0
+    return images, widths
+
+
+def _trace_encoder(encoder: _Encoder) -> onnx.ModelProto:
+    size = encoder.model.spec.input
+    example = (
+        torch.zeros(2, size.height_px, size.width_px, 3, dtype=torch.uint8),
+        torch.tensor([160, 80], dtype=torch.int32),
+    )
+    file = io.BytesIO()
+    names = ["images", "valid_width"]
+    with warnings.catch_warnings():
+        # The newer exporter begins at opset 18, which TensorRT 8 cannot read. The LSTM warning is about traced states:
+        # ours are computed from the batch size inside the graph, and `compare` runs two batch sizes.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            encoder,
+            example,
+            file,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=list(MEMORY),
+            dynamic_axes={name: {0: "batch"} for name in [*names, *MEMORY]},
+        )
+    return onnx.load_from_string(file.getvalue())
+
+
+# The state begins at zero, the text with the start token; buffers of [N, T] are carried because TensorRT 8 to 11 and
+# ONNX Runtime all take them, which is not true of scan outputs with an early exit. What a row still says behind its
+# end, while others go on, is overwritten once, after the loop.
+_AROUND_THE_LOOP = """
+around () => (int32[batch, T] tokens, float[batch, T] scores) {
+  batch_size = Shape <start = 0, end = 1> (valid_width)
+  start_token = Expand (start, batch_size)
+  all_running = ConstantOfShape <value = int32[1] {1}> (batch_size)
+  state_shape = Concat <axis = 0> (batch_size, state_width)
+  zeros = ConstantOfShape <value = float[1] {0.0}> (state_shape)
+  text_shape = Concat <axis = 0> (batch_size, row_width)
+  no_tokens = Expand (pad, text_shape)
+  no_scores = ConstantOfShape <value = float[1] {1.0}> (text_shape)
+  last_token, last_running, last_h0, last_c0, last_h1, last_c1, said, sureness =
+    Loop (steps, going, start_token, all_running, zeros, zeros, zeros, zeros, no_tokens, no_scores)
+  is_end = Equal (said, end)
+  end_count = Cast <to = 6> (is_end)
+  ends_before = CumSum <exclusive = 1> (end_count, text_axis)
+  is_over = Cast <to = 9> (ends_before)
+  said_until_end = Where (is_over, pad, said)
+  tokens = Cast <to = 6> (said_until_end)
+  scores = Where (is_over, certain, sureness)
+}
+"""
+
+# One character. Weights are transposed for x · W; `table` is the embedding already multiplied into the first LSTM
+# layer, biases included; gates lie in the order input, forget, output, cell so that one sigmoid covers three.
+# Every node costs microseconds on a CPU, whatever it computes: there are as few as possible.
+_STEP = """
+step (int64 t, bool going_in, int64[N] token_in, int32[N] running_in,
+      float[N, D] h0_in, float[N, D] c0_in, float[N, D] h1_in, float[N, D] c1_in,
+      int64[N, T] tokens_in, float[N, T] scores_in)
+  => (bool going_out, int64[N] token_out, int32[N] running_out,
+      float[N, D] h0_out, float[N, D] c0_out, float[N, D] h1_out, float[N, D] c1_out,
+      int64[N, T] tokens_out, float[N, T] scores_out) {
+  embedded = Gather (table, token_in)
+  gates0 = Gemm (h0_in, hidden0, embedded)
+  open0, new0 = Split <axis = -1> (gates0, gate_split)
+  open0s = Sigmoid (open0)
+  new0t = Tanh (new0)
+  in0, forget0, out0 = Split <axis = -1> (open0s, open_split)
+  kept0 = Mul (forget0, c0_in)
+  added0 = Mul (in0, new0t)
+  c0_out = Add (kept0, added0)
+  c0t = Tanh (c0_out)
+  h0_out = Mul (out0, c0t)
+
+  both = Concat <axis = -1> (h0_out, h1_in)
+  gates1 = Gemm (both, hidden1, bias1)
+  open1, new1 = Split <axis = -1> (gates1, gate_split)
+  open1s = Sigmoid (open1)
+  new1t = Tanh (new1)
+  in1, forget1, out1 = Split <axis = -1> (open1s, open_split)
+  kept1 = Mul (forget1, c1_in)
+  added1 = Mul (in1, new1t)
+  c1_out = Add (kept1, added1)
+  c1t = Tanh (c1_out)
+  h1_out = Mul (out1, c1t)
+
+  query = Unsqueeze (h1_out, axis1)
+  similarity = MatMul (query, keys)
+  masked = Add (similarity, mask)
+  attention = Softmax <axis = -1> (masked)
+  glimpse = MatMul (attention, values)
+  glimpse_row = Squeeze (glimpse, axis1)
+  here = Gather <axis = 1> (position, t)
+  FUSE
+  content, gate = Split <axis = -1> (fused, glu_split)
+  gate_open = Sigmoid (gate)
+  gated = Mul (content, gate_open)
+  logits = Gemm (gated, classifier, classifier_bias)
+  probabilities = Softmax <axis = -1> (logits)
+  best = ArgMax <axis = -1> (logits)
+  certainty = ReduceMax <axes = [-1]> (probabilities)
+
+  is_here = Equal (columns, t)
+  tokens_out = Where (is_here, best, tokens_in)
+  scores_out = Where (is_here, certainty, scores_in)
+  token_out = Squeeze (best, axis1)
+  ends_now = Equal (token_out, end)
+  running_out = Where (ends_now, stopped, running_in)
+  any_running = ReduceMax <keepdims = 0> (running_out)
+  going_out = Cast <to = 9> (any_running)
+}
+"""
+
+
+def _loop_body(model: RobustScanner, fold_values: bool) -> tuple[onnx.GraphProto, list[TensorProto]]:
+    fuse = "fused = Add (glimpse_row, here)" if fold_values else "fused = Gemm (glimpse_row, fusion, here)"
+    return onnx.parser.parse_graph(_STEP.replace("FUSE", fuse)), _step_weights(model, fold_values)
+
+
+def _step_weights(model: RobustScanner, fold_values: bool) -> list[TensorProto]:
+    decoder, charset, steps = model.decoder, model.spec.charset, model.spec.network.max_length
+    rnn, hidden = decoder.rnn, model.spec.network.hidden_size
+    channels = decoder.prediction.in_features
+    with torch.no_grad():
+        first = decoder.embedding.weight @ rnn.weight_ih_l0.T + rnn.bias_ih_l0 + rnn.bias_hh_l0
+        weights = {
+            "table": _gates_in_order(first),
+            "hidden0": _gates_in_order(rnn.weight_hh_l0.T),
+            "hidden1": _gates_in_order(torch.cat([rnn.weight_ih_l1.T, rnn.weight_hh_l1.T])),
+            "bias1": _gates_in_order(rnn.bias_ih_l1 + rnn.bias_hh_l1),
+            "classifier": decoder.prediction.weight.T,
+            "classifier_bias": decoder.prediction.bias,
+        }
+        if not fold_values:
+            weights["fusion"] = decoder.fusion.weight[:, :channels].T
+    return _constants(
+        **{name: weight.detach().contiguous().numpy() for name, weight in weights.items()},
+        gate_split=np.int64([3 * hidden, hidden]),
+        open_split=np.int64([hidden, hidden, hidden]),
+        glu_split=np.int64([channels, channels]),
+        axis1=np.int64([1]),
+        columns=np.arange(steps, dtype=np.int64)[None],
+        pad=np.int64(charset.pad_id),
+        end=np.int64(charset.end_id),
+        certain=np.float32(1),
+        stopped=np.int32(0),
+    )
+
+
+def _gates_in_order(weight: Tensor) -> Tensor:
+    """Columns from PyTorch's input, forget, cell, output to input, forget, output, cell."""
+    into, forget, cell, out = weight.chunk(4, -1)
+    return torch.cat([into, forget, out, cell], -1)
+
+
+def _constants(**arrays: np.ndarray | np.generic) -> list[TensorProto]:
+    return [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
