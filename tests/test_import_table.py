@@ -58,7 +58,13 @@ TABLE: dict[str, set[str]] = {
         "training.model",
     },
     "convert/export_onnx.py": {"robustscanner", "convert", "training.checkpoint"},
+    "convert/safe_pickle.py": {"numpy", "robustscanner.errors"},
+    "convert/dictionary.py": {"robustscanner.errors", "robustscanner.spec"},
+    "convert/foreign.py": {"numpy", "robustscanner.errors", "robustscanner.spec", "convert"},
+    "convert/weight_file.py": {"numpy", "robustscanner.errors", "convert", "training.checkpoint"},
+    "convert/import_checkpoint.py": {"torch", "robustscanner", "convert", "training.checkpoint", "training.model"},
     "training": {"numpy", "cv2", "PIL", "torch", "safetensors", "tqdm", "yaml", "robustscanner", "training"},
+    "benchmarks/random_checkpoint.py": {"torch", "robustscanner", "training"},
     "benchmarks": {"numpy", "cv2", "robustscanner", "benchmarks", "rapidocr_onnxruntime"},
 }
 LAZY = {"runtime/robustscanner/engine.py": {"robustscanner.onnx_session"}}  # only inside the function that opens it

@@ -1,29 +1,26 @@
 """Checkpoints: safetensors that hold the weights and, in their metadata, the spec and history. No pickle either way."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from robustscanner.errors import SpecError
+from robustscanner.output import replacing
 from robustscanner.spec import ModelSpec
 from training.model.robustscanner import RobustScanner
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes beside the target and renames into place, so that an interrupted run leaves the old file whole."""
+    """Writes a file complete or not at all, so that an interrupted run leaves the old one whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
+    with replacing(path, force=True) as temporary:
+        temporary.write_bytes(data)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

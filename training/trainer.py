@@ -67,9 +67,7 @@ class Trainer:
         self.config, self.folder, self.validation = config, folder, validation
         torch.manual_seed(config.seed)
         self.learner = Learner(RobustScanner(config.spec), config.ctc_weight).to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.AdamW(
-            self._parameter_groups(), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
-        )
+        self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.learning_rate, betas=(0.9, 0.98))
         self.step, self.best = 0, -1.0
 
     @property

@@ -83,10 +83,10 @@ def check_image(image: Image) -> Image:
 def fitted_width(height: int, width: int, spec: InputSpec) -> int:
     """Width in pixels that a picture gets on the canvas: ratio kept, rounded half to even, within the canvas.
 
-    Source: PaddleOCR's resize for SAR and RobustScanner.
+    Source: PaddleOCR's resize for SAR and RobustScanner, or MMOCR's, in which the ratio is rounded elsewhere.
     """
-    multiple = spec.width_multiple_px
-    ideal = math.ceil(spec.height_px * (width / height))
+    multiple, tall = spec.width_multiple_px, spec.height_px
+    ideal = math.ceil(tall * (width / height) if spec.width_rule == "ratio" else tall / height * width)
     rounded = ideal if ideal % multiple == 0 else round(ideal / multiple) * multiple
     return min(spec.width_px, max(spec.min_width_px, rounded))
 

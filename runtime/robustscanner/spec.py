@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin
 from robustscanner.errors import SpecError
 
 FORMAT = 1  # of the JSON; raised when an older reader would misread a newer file
+ADDED = {"width_rule"}  # fields that the first files of this format lack; their defaults say what was so then
 
 # PaddleOCR's dict90 in its order; MMOCR's DICT90 is the same. No space, no ^ { | }.
 DICT90 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ!\"#$%&'()*+,-./:;<=>?@[\\]_`~"
@@ -26,7 +27,8 @@ class CharsetSpec:
 
     def __post_init__(self) -> None:
         count = len(self.tokens)
-        repeated = sorted({token for token in self.tokens if self.tokens.count(token) > 1})
+        # A space may: PaddleOCR's use_space_char appends one to dictionaries that hold it already (en_dict.txt).
+        repeated = sorted({token for token in self.tokens if token != " " and self.tokens.count(token) > 1})
         if repeated:
             raise SpecError(f"charset: {repeated[0]!r} appears more than once; every token needs one id")
         for name in ("start_id", "end_id", "pad_id", "unknown_id"):
@@ -62,6 +64,9 @@ class InputSpec:
     width_px: int = 160  # longer words are squeezed into it
     min_width_px: int = 48  # narrower words are stretched to it
     width_multiple_px: int = 4  # the resized width is rounded to it: one feature column is 4 pixels
+    # "ratio": ceil(height * (w / h)) as PaddleOCR and OpenOCR, "scale": ceil((height / h) * w) as MMOCR. They differ
+    # where rounding lifts a whole number above itself: of all sizes up to 200 x 800, at one.
+    width_rule: str = "ratio"
     resize: str = "linear"  # "linear" as PaddleOCR and MMOCR do, or "area": averages when it shrinks, so no aliasing
     mean: float = 127.5  # the graph computes (pixel - mean) / scale
     scale: float = 127.5
@@ -69,6 +74,8 @@ class InputSpec:
     def __post_init__(self) -> None:
         if self.resize not in ("linear", "area"):
             raise SpecError(f"input: resize {self.resize!r} is neither 'linear' nor 'area'")
+        if self.width_rule not in ("ratio", "scale"):
+            raise SpecError(f"input: width_rule {self.width_rule!r} is neither 'ratio' nor 'scale'")
         if not 0 < self.width_multiple_px <= self.min_width_px <= self.width_px or self.height_px < 1:
             raise SpecError("input: needs 0 < width_multiple_px <= min_width_px <= width_px and a positive height_px")
         if self.width_px % self.width_multiple_px or self.min_width_px % self.width_multiple_px:
@@ -138,8 +145,9 @@ def _build(kind: type, data: Any, where: str) -> Any:
     if not isinstance(data, Mapping):
         raise SpecError(f"{where}: missing or not a JSON object")
     kinds = {f.name: f.type for f in fields(kind)}
-    if set(kinds) != set(data):
-        raise SpecError(f"{where}: missing {sorted(set(kinds) - set(data))}, unknown {sorted(set(data) - set(kinds))}")
+    missing, unknown = set(kinds) - set(data) - ADDED, set(data) - set(kinds)
+    if missing or unknown:
+        raise SpecError(f"{where}: missing {sorted(missing)}, unknown {sorted(unknown)}")
     for key, value in data.items():
         if not _is_a(value, kinds[key]):
             raise SpecError(f"{where}: {key} is {str(value)[:40]!r}, which is not of the kind this field takes")

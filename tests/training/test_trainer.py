@@ -62,11 +62,11 @@ def run(trainer: Trainer, data: list[Batch], log: Path) -> None:
 
 
 def test_learns_a_batch_by_heart() -> None:
-    config = small_config(learning_rate=3e-3, steps=40, warmup_steps=5)
+    config = small_config(learning_rate=3e-3, steps=20, warmup_steps=4)
     trainer = Trainer(config, Path("unused"), [])
     batch = batches(config, 1)[0]
-    losses = [trainer.train_step(batch) for _ in range(40)]
-    assert losses[-1][0] < 0.5 * losses[0][0]
+    losses = [trainer.train_step(batch) for _ in range(20)]
+    assert losses[-1][0] < 0.7 * losses[0][0]
     assert losses[-1][1] < losses[0][1]
 
 
