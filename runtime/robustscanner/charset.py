@@ -36,5 +36,5 @@ class Charset:
         """
         ends = np.flatnonzero(tokens == self.spec.end_id)
         length = int(ends[0]) if ends.size else len(tokens)
-        text = "".join(self._texts[id_] for id_ in tokens[:length])
+        text = "".join([self._texts[id_] for id_ in tokens[:length].tolist()])
         return text, float(np.prod(scores[: length + 1], dtype=np.float64))
