@@ -62,7 +62,7 @@ def import_checkpoint(options: ImportOptions) -> None:
     Raises:
         RobustScannerError: whatever the user can mend; then nothing was written.
     """
-    from robustscanner.output import check_output, replacing
+    from robustscanner.output import check_output
 
     from .dictionary import read_dictionary
     from .weight_file import open_weight_file
@@ -72,8 +72,7 @@ def import_checkpoint(options: ImportOptions) -> None:
     dictionary = read_dictionary(options.dictionary) if options.dictionary else None
     with open_weight_file(options.source) as file:
         model, step = _convert(file, options, dictionary)
-    with replacing(options.output, force=options.force) as temporary:
-        save_checkpoint(temporary, model, [step])
+    save_checkpoint(options.output, model, [step])
     print(f"{options.output}: {options.output.stat().st_size / 1e6:.0f} MB, ready for convert/build_engine.py")
 
 
