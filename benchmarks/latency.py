@@ -11,6 +11,8 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "benchmarks"
 
+from robustscanner.program import exit_status
+
 ROOT = Path(__file__).parents[1]
 EPILOG = """examples:
   python benchmarks/latency.py build/edge-int8.engine build/edge-fp32.engine
@@ -40,14 +42,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Exit status 0, or 1 with one line on what to mend."""
     arguments = parse_arguments()
-    from robustscanner.errors import RobustScannerError
-
-    try:
-        measure(arguments)
-    except RobustScannerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: measure(arguments))
 
 
 def measure(arguments: argparse.Namespace) -> None:

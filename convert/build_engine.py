@@ -18,8 +18,9 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "convert"
 
-from robustscanner.errors import EngineError, ImageError, RobustScannerError
+from robustscanner.errors import EngineError, ImageError
 from robustscanner.labels import DataError
+from robustscanner.program import exit_status
 
 from .quantize import (
     Quantized,
@@ -81,16 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        build(options)
-    except RobustScannerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
+        return exit_status(lambda: build(options), interrupted="interrupted; nothing was written")
     finally:
         signal.signal(signal.SIGTERM, previous)
-    return 0
 
 
 def build(options: BuildOptions) -> "EngineManifest":

@@ -8,6 +8,8 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "convert"
 
+from robustscanner.program import exit_status
+
 EPILOG = """examples:
   python convert/export_onnx.py runs/edge/best.safetensors -o edge.onnx
   python convert/export_onnx.py r31.safetensors -o r31.onnx --fold-values
@@ -32,14 +34,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Exit status 0, or 1 with one line on what to mend."""
     arguments = parse_arguments()
-    from robustscanner.errors import RobustScannerError
-
-    try:
-        export(arguments.checkpoint, arguments.output, fold_values=arguments.fold_values, force=arguments.force)
-    except RobustScannerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(
+        lambda: export(arguments.checkpoint, arguments.output, fold_values=arguments.fold_values, force=arguments.force)
+    )
 
 
 def export(checkpoint: Path, output: Path, *, fold_values: bool, force: bool) -> None:

@@ -13,6 +13,7 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
     __package__ = "convert"
 
 from robustscanner.errors import RobustScannerError
+from robustscanner.program import exit_status
 
 if TYPE_CHECKING:
     from robustscanner.spec import ModelSpec
@@ -45,15 +46,7 @@ class ImportOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0, or 1 with one line on what to mend."""
     options = _parse(arguments)
-    try:
-        import_checkpoint(options)
-    except RobustScannerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(lambda: import_checkpoint(options), interrupted="interrupted; nothing was written")
 
 
 def import_checkpoint(options: ImportOptions) -> None:

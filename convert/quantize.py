@@ -11,7 +11,8 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "convert"
 
-from robustscanner.errors import EngineError, RobustScannerError
+from robustscanner.errors import EngineError
+from robustscanner.program import exit_status
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -143,14 +144,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Exit status 0, or 1 with one line on what to mend."""
     arguments = parse_arguments()
-    try:
-        _run(arguments)
-    except RobustScannerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_status(lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ TABLE: dict[str, set[str]] = {
     "runtime/robustscanner/metrics.py": set(),
     "runtime/robustscanner/labels.py": {"robustscanner.errors"},
     "runtime/robustscanner/output.py": {"robustscanner.errors"},
+    "runtime/robustscanner/program.py": {"robustscanner.errors"},
     "runtime/robustscanner/charset.py": {"numpy", "robustscanner.spec"},
     "runtime/robustscanner/preprocess.py": {"numpy", "cv2", "robustscanner.errors", "robustscanner.spec"},
     "runtime/robustscanner/pictures.py": {"robustscanner.errors"},

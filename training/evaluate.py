@@ -10,6 +10,8 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "training"
 
+from robustscanner.program import exit_status
+
 EPILOG = """protocol: case-insensitive, only [0-9a-z] count, the whole word must be right;
 labels that are empty then are left out.
 
@@ -36,14 +38,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Exit status 0, or 1 with one line on what to mend."""
     arguments = parse_arguments()
-    from robustscanner.errors import RobustScannerError
-
-    try:
-        evaluate(arguments)
-    except RobustScannerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: evaluate(arguments))
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

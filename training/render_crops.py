@@ -9,6 +9,8 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "training"
 
+from robustscanner.program import exit_status
+
 EPILOG = """examples:
   python training/render_crops.py -o crops --count 500 --words words.txt
   python training/render_crops.py -o signs --text EXIT Platform 24h
@@ -35,14 +37,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Exit status 0, or 1 with one line on what to mend."""
     arguments = parse_arguments()
-    from robustscanner.errors import RobustScannerError
-
-    try:
-        render(arguments)
-    except RobustScannerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: render(arguments))
 
 
 def render(arguments: argparse.Namespace) -> None:

@@ -9,6 +9,8 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "training"
 
+from robustscanner.program import exit_status
+
 EPILOG = """examples:
   python training/train.py training/configs/edge.yaml -o runs/edge --words words.txt --crops crops/*
   python training/train.py training/configs/edge.yaml -o runs/edge --words words.txt --crops crops/* --resume
@@ -46,17 +48,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Exit status 0, or 1 with one line on what to mend."""
     arguments = parse_arguments()
-    from robustscanner.errors import RobustScannerError
-
-    try:
-        train(arguments)
-    except RobustScannerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; continue with --resume", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(lambda: train(arguments), interrupted="interrupted; continue with --resume")
 
 
 def train(arguments: argparse.Namespace) -> None:
