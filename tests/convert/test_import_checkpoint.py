@@ -85,8 +85,6 @@ def test_every_canvas_is_the_peers(imported: Imported) -> None:
 
 
 def test_the_onnx_graph_reads_the_same(imported: Imported, tmp_path: Path) -> None:
-    if imported.peer not in ("mmocr_1x", "openocr"):
-        pytest.skip("two layouts suffice: one that may say pad, one whose start is not its end")
     export(imported.path, tmp_path / "r31.onnx", fold_values=False, force=False)
     with Recognizer(tmp_path / "r31.onnx") as recognizer:
         texts = [reading.text for reading in recognizer.read_batch(imported.pictures)]
