@@ -54,7 +54,8 @@ def measure(arguments: argparse.Namespace) -> None:
     options = SessionOptions() if arguments.threads is None else SessionOptions(threads=arguments.threads)
     readers = {path.name: engine_reader(path, options) for path in arguments.engines}
     readers |= {name: PEERS[name](options.threads) for name in arguments.peer}
-    crops = read_labels(arguments.crops)[:: max(1, len(read_labels(arguments.crops)) // arguments.words)]
+    crops = read_labels(arguments.crops)
+    crops = crops[:: max(1, len(crops) // arguments.words)]
     pictures = [crop.path.read_bytes() for crop in crops[: arguments.words]]
     times_ms = interleave(readers, pictures, arguments.rounds)
     figures = {name: summarise(times) for name, times in times_ms.items()}

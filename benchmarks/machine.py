@@ -1,6 +1,5 @@
 """What a figure was measured on; goes into every result file."""
 
-import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -46,4 +45,4 @@ def _commit() -> str | None:
         found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip() or os.environ.get("GIT_COMMIT")
+    return found.stdout.strip()

@@ -11,7 +11,7 @@ from robustscanner import __version__
 from robustscanner.engine import file_sha256
 from robustscanner.errors import EngineError
 from robustscanner.output import OutputError, check_output, replacing
-from robustscanner.spec import ModelSpec
+from robustscanner.spec import HISTORY_KEY, SPEC_KEY, ModelSpec
 
 
 def prepare_output(output: Path, *, force: bool) -> None:
@@ -32,9 +32,7 @@ def file_step(name: str, tool: str, source: Path) -> dict[str, Any]:
 def with_metadata(model: onnx.ModelProto, spec: ModelSpec, history: Sequence[dict[str, Any]]) -> onnx.ModelProto:
     """The same model, knowing its spec and history."""
     del model.metadata_props[:]
-    onnx.helper.set_model_props(
-        model, {"robustscanner.spec": spec.to_json(), "robustscanner.history": json.dumps(list(history))}
-    )
+    onnx.helper.set_model_props(model, {SPEC_KEY: spec.to_json(), HISTORY_KEY: json.dumps(list(history))})
     return model
 
 
@@ -52,13 +50,13 @@ def load_model(path: Path) -> tuple[onnx.ModelProto, ModelSpec, list[dict[str, A
     except Exception as error:  # protobuf's own exception class differs between its releases
         raise EngineError(f"{path}: not an ONNX file, or damaged ({str(error).splitlines()[0]})") from None
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    if "robustscanner.spec" not in metadata:
+    if SPEC_KEY not in metadata:
         raise EngineError(f"{path}: holds no robustscanner.spec; make it with convert/export_onnx.py")
     try:
-        history = json.loads(metadata.get("robustscanner.history", "[]"))
+        history = json.loads(metadata.get(HISTORY_KEY, "[]"))
     except ValueError:
         raise EngineError(f"{path}: its robustscanner.history is not JSON; export it again") from None
-    return model, ModelSpec.from_json(metadata["robustscanner.spec"]), history
+    return model, ModelSpec.from_json(metadata[SPEC_KEY]), history
 
 
 def save_model(model: onnx.ModelProto, output: Path, *, force: bool) -> None:

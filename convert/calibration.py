@@ -18,7 +18,6 @@ from robustscanner.labels import DataError, LabelledCrop, read_labels
 from robustscanner.preprocess import Image, load_image, make_batch
 from robustscanner.spec import InputSpec
 
-METHODS = ("max", "entropy", "percentile")
 DEFAULT_IMAGES = 512  # beyond it the ranges hardly move
 
 _BATCH = 4  # pictures; the paper's network hands back 60 MB of activations for each
@@ -51,7 +50,7 @@ class CalibrationSet:
 class Ranges:
     """Where the values of some tensors lie."""
 
-    method: str  # one of METHODS
+    method: str  # one of quantize.METHODS
     images: int  # pictures they come from
     limits: dict[str, tuple[float, float]]  # tensor name -> lowest and highest value, zero within
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustscanner.errors import SpecError
 from robustscanner.output import replacing
-from robustscanner.spec import ModelSpec
+from robustscanner.spec import HISTORY_KEY, SPEC_KEY, ModelSpec
 from training.model.robustscanner import RobustScanner
 
 
@@ -38,7 +38,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def save_checkpoint(path: Path, model: RobustScanner, history: Sequence[dict[str, Any]]) -> None:
     """A trained model: weights, spec, and what was done to it."""
-    metadata = {"robustscanner.spec": model.spec.to_json(), "robustscanner.history": json.dumps(list(history))}
+    metadata = {SPEC_KEY: model.spec.to_json(), HISTORY_KEY: json.dumps(list(history))}
     save_tensors(path, model.state_dict(), metadata)
 
 
@@ -49,9 +49,9 @@ def load_checkpoint(path: Path) -> tuple[RobustScanner, list[dict[str, Any]]]:
         SpecError: not a checkpoint of ours, weights that do not fit its spec, or weights that are not finite.
     """
     tensors, metadata = load_tensors(path)
-    if "robustscanner.spec" not in metadata:
+    if SPEC_KEY not in metadata:
         raise SpecError(f"{path}: holds no model spec; convert foreign weights with convert/import_checkpoint.py")
-    model = RobustScanner(ModelSpec.from_json(metadata["robustscanner.spec"]))
+    model = RobustScanner(ModelSpec.from_json(metadata[SPEC_KEY]))
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -59,4 +59,4 @@ def load_checkpoint(path: Path) -> tuple[RobustScanner, list[dict[str, Any]]]:
     broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise SpecError(f"{path}: {broken[0]} holds NaN or infinity; take an earlier checkpoint of that training")
-    return model.eval(), json.loads(metadata.get("robustscanner.history", "[]"))
+    return model.eval(), json.loads(metadata.get(HISTORY_KEY, "[]"))

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustscanner import __version__
 from robustscanner.errors import SpecError
 from robustscanner.metrics import Accuracy, score_words
+from robustscanner.spec import SPEC_KEY
 from training.checkpoint import load_tensors, save_checkpoint, save_tensors
 from training.config import TrainConfig
 from training.data.folder import LabelledCrop
@@ -145,7 +145,7 @@ class Trainer:
         tensors = {f"learner.{name}": tensor for name, tensor in self.learner.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
-        metadata = {"step": str(self.step), "best": str(self.best), "robustscanner.spec": self.model.spec.to_json()}
+        metadata = {"step": str(self.step), "best": str(self.best), SPEC_KEY: self.model.spec.to_json()}
         save_tensors(self.folder / "last.safetensors", tensors, metadata)
 
     def resume(self) -> None:
@@ -156,7 +156,7 @@ class Trainer:
         """
         path = self.folder / "last.safetensors"
         tensors, metadata = load_tensors(path)
-        if metadata.get("robustscanner.spec") != self.model.spec.to_json():
+        if metadata.get(SPEC_KEY) != self.model.spec.to_json():
             raise SpecError(f"{path}: belongs to another model than the configuration; choose another output folder")
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
@@ -169,7 +169,7 @@ class Trainer:
                 {n[len("learner.") :]: t for n, t in tensors.items() if n.startswith("learner.")}
             )
             self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        except (RuntimeError, ValueError, SafetensorError) as error:
+        except (RuntimeError, ValueError) as error:
             raise SpecError(f"{path}: {' '.join(str(error).split())[:300]}") from None
         self.step, self.best = int(metadata["step"]), float(metadata["best"])
 

@@ -10,10 +10,7 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 
 from robustscanner.errors import EngineError, SpecError
 from robustscanner.session import Images, Scores, SessionOptions, Tokens, Widths
-from robustscanner.spec import ModelSpec
-
-SPEC_KEY = "robustscanner.spec"  # ONNX metadata: ModelSpec as JSON
-HISTORY_KEY = "robustscanner.history"  # ONNX metadata: JSON list of the steps that made the file
+from robustscanner.spec import SPEC_KEY, ModelSpec
 
 _EXPORT = "export it with convert/export_onnx.py"
 _FATAL = 4  # ONNX Runtime's log severity: whatever is wrong arrives as an exception anyway

@@ -8,6 +8,9 @@ from typing import Any, get_args, get_origin
 from robustscanner.errors import SpecError
 
 FORMAT = 1  # of the JSON; raised when an older reader would misread a newer file
+# Spec and history (a JSON list of the steps so far) lie under these names in the metadata of checkpoints and ONNX.
+SPEC_KEY = "robustscanner.spec"
+HISTORY_KEY = "robustscanner.history"
 ADDED = {"width_rule"}  # fields that the first files of this format lack; their defaults say what was so then
 
 # PaddleOCR's dict90 in its order; MMOCR's DICT90 is the same. No space, no ^ { | }.

@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from convert.calibration import METHODS, Histogram, Inputs, collect_ranges, load_calibration
+from convert.calibration import Histogram, Inputs, collect_ranges, load_calibration
+from convert.quantize import METHODS
 from robustscanner.labels import DataError
 from robustscanner.preprocess import load_image, make_batch
 from robustscanner.spec import InputSpec

@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from training.data.fonts import PUNCTUATION
+from robustscanner.spec import DICT90
 
-DEFAULT_CHARACTERS = string.digits + string.ascii_lowercase + string.ascii_uppercase + PUNCTUATION
+DEFAULT_CHARACTERS = DICT90
 FUNCTION_WORDS = [
     "the",
     "of",
