@@ -2,17 +2,14 @@
 
 import argparse
 import logging
-import platform
 import shlex
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
@@ -22,33 +19,25 @@ from robustscanner.errors import EngineError, ImageError
 from robustscanner.labels import DataError
 from robustscanner.program import exit_status
 
-from .quantize import (
-    Quantized,
-    QuantizeOptions,
-    add_calibration_arguments,
-    describe,
-    load_float_model,
-    quantize,
-    quantize_options,
-    report_unreadable,
-)
+from .quantize import QuantizeOptions, add_calibration_arguments, quantize_options, report_unreadable
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
     from robustscanner.engine import EngineAccuracy, EngineManifest
-    from robustscanner.spec import ModelSpec
 
+    from .build_tensorrt import TensorRTOptions
     from .calibration import CalibrationSet
+    from .product import Product
+    from .source import Source
+    from .tensorrt_library import Library
 
 EPILOG = """examples:
   build_engine.py --int8 -o edge-int8.engine                         the shipped model
   build_engine.py runs/edge/best.safetensors --int8 -o edge.engine   a checkpoint (needs PyTorch)
   build_engine.py r31.onnx --int8 -o r31.engine --calib-data crops/ --calib-method max
-  build_engine.py r31.onnx --fp32 -o r31.engine
+  build_engine.py r31.onnx --fp16 -o r31.engine --max-batch 64       on a machine with an NVIDIA GPU and TensorRT
+  build_engine.py r31.onnx --int8 -o r31.engine --backend tensorrt-rtx --target sm_86,sm_89    on any machine
+  build_engine.py r31.onnx --int8 --backend tensorrt --dry-run       what would run in which precision
 """
-
-_MAX_BATCH = 64  # pictures; ONNX Runtime takes any number, but memory grows and speed does not
 
 logger = logging.getLogger(__name__)
 
@@ -58,72 +47,90 @@ class BuildOptions:
     """What to build from what."""
 
     model: Path | None  # NAME.onnx or a checkpoint NAME.safetensors; None: the model that ships with the library
-    output: Path  # NAME.engine
-    precision: str  # "fp32" or "int8"
+    output: Path | None  # NAME.engine; None: a dry run
+    precision: str  # one of robustscanner.engine.PRECISIONS
+    backend: str  # one of robustscanner.engine.BACKENDS
     calib_data: Path  # folder with labels.tsv; also measures the engine's accuracy
     calib_images: int  # crops to draw from it
     quantize: QuantizeOptions = QuantizeOptions()
-    backend: str = "auto"  # which is ONNX Runtime
+    tensorrt: "TensorRTOptions | None" = None  # None: for ONNX Runtime
     force: bool = False  # replace an existing engine
-
-
-@dataclass(frozen=True)
-class Source:
-    """The FP32 model an engine is built from."""
-
-    path: Path  # of the ONNX file
-    model: "ModelProto"
-    spec: "ModelSpec"
-    history: Sequence[dict[str, Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0, or 1 with one line on what to mend."""
-    options = _parse(arguments)
+    parsed = _parse(arguments)
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return exit_status(lambda: build(options), interrupted="interrupted; nothing was written")
+        return exit_status(lambda: _run(parsed), interrupted="interrupted; nothing was written")
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
 def build(options: BuildOptions) -> "EngineManifest":
-    """Load, quantise, measure, write, and say what came out.
+    """Load, convert, measure, write, and say what came out.
 
     Raises:
         RobustScannerError: whatever the user can mend; then nothing was written.
     """
-    from robustscanner.engine import ONNX_NAME, default_engine
-
     from .bundle import writing_bundle
 
-    _check_target(options)
+    assert options.output is not None
+    library = _load_library(options)
     with TemporaryDirectory() as scratch, writing_bundle(options.output, force=options.force) as folder:
-        source = _load_source(options.model or default_engine(), Path(scratch))
-        calibration = _load_calibration(options, source.spec)
-        quantized = quantize(source.model, calibration, options.quantize) if options.precision == "int8" else None
-        history = _write_model(source, quantized, folder / ONNX_NAME)
-        accuracy = measure(source.path, folder / ONNX_NAME, calibration)
-        manifest = _write_manifest(source, options.precision, accuracy, history, folder)
-        sizes = [path.stat().st_size for path in (source.path, folder / ONNX_NAME)]
-    _print_summary(options, manifest, quantized, sizes)
+        source, calibration = _load(options, Path(scratch))
+        product = _make(source, calibration, library, options, folder)
+        manifest = _write_manifest(source, options.precision, product, None, folder)
+        accuracy = measure(source.path, folder, product, calibration)
+        manifest = _write_manifest(source, options.precision, product, accuracy, folder)
+    _print_summary(options.output, manifest, product)
     return manifest
 
 
-def measure(source: Path, engine: Path, calibration: "CalibrationSet") -> "EngineAccuracy":
-    """Reads the calibration crops with both models, as serving does."""
+def preview(options: BuildOptions) -> None:
+    """Say what would run in which precision, and write nothing but the list of layers.
+
+    Raises:
+        RobustScannerError: whatever the user can mend.
+    """
+    from .build_tensorrt import describe_layers, preview, save_layers
+
+    library = _load_library(options)
+    if library is None or options.tensorrt is None:
+        raise EngineError("--dry-run: only TensorRT decides what runs how; give --backend tensorrt or tensorrt-rtx")
+    with TemporaryDirectory() as scratch:
+        summary, layers = preview(*_load(options, Path(scratch)), library, options.tensorrt)
+    print(f"would build with {library.title}; before layers are fused:")
+    _print_lines(summary)
+    for line in describe_layers(layers):
+        logger.info("  %s", line)
+    if options.tensorrt.save_layers:
+        save_layers(options.tensorrt.save_layers, layers, library, "network before the build")
+
+
+def measure(source: Path, folder: Path, product: "Product", calibration: "CalibrationSet") -> "EngineAccuracy":
+    """Reads the calibration crops with the source and the engine, as serving does, or as near to it as possible."""
     from robustscanner.engine import EngineAccuracy
     from robustscanner.metrics import score_words
 
-    expected, got = _read_crops(source, calibration), _read_crops(engine, calibration)
+    expected = _read_crops(source, calibration)
+    got = _read_crops(folder, calibration) if product.simulate is None else product.simulate()
     labels = [crop.label for crop in calibration.crops]
     before, after = score_words(expected, labels), score_words(got, labels)
     alike = sum(a == b for a, b in zip(expected, got, strict=True)) / len(got)
-    return EngineAccuracy(after.words, fp32_rate=before.rate, engine_rate=after.rate, agreement=alike)
+    return EngineAccuracy(after.words, before.rate, after.rate, alike, simulated=product.simulate is not None)
 
 
-def _parse(arguments: Sequence[str] | None) -> BuildOptions:
-    from robustscanner.engine import BACKENDS
+def _run(parsed: argparse.Namespace) -> None:
+    options = _options(parsed)
+    if parsed.dry_run:
+        preview(options)
+    else:
+        build(options)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    from robustscanner.engine import BACKENDS, PRECISIONS
 
     parser = argparse.ArgumentParser(
         prog="build_engine.py",
@@ -136,24 +143,141 @@ def _parse(arguments: Sequence[str] | None) -> BuildOptions:
         "model", nargs="?", type=Path, metavar="MODEL", help="NAME.onnx or checkpoint (default: the shipped one)"
     )
     precision = parser.add_mutually_exclusive_group(required=True)
-    for name in ("fp32", "fp16", "int8"):
+    for name in PRECISIONS:
         precision.add_argument(f"--{name}", dest="precision", action="store_const", const=name)
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="NAME.engine")
-    parser.add_argument("--backend", choices=("auto", *BACKENDS), default="auto", help="default: auto")
+    parser.add_argument("-o", "--output", type=Path, metavar="NAME.engine")
+    parser.add_argument(
+        "--backend",
+        choices=("auto", *BACKENDS),
+        default="auto",
+        help="auto: TensorRT where it is installed and a GPU is there, else ONNX Runtime",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="TensorRT: parse only and list what would run how")
     add_calibration_arguments(parser)
+    _add_tensorrt_arguments(parser)
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing engine")
-    parser.add_argument("-v", "--verbose", action="store_true", help="name the convolutions that stay FP32")
+    parser.add_argument("-v", "--verbose", action="store_true", help="name layers, and convolutions that stay FP32")
     parsed = parser.parse_args(arguments)
+    if not parsed.output and not parsed.dry_run:
+        parser.error("the following arguments are required: -o/--output")
     logging.basicConfig(level=logging.INFO if parsed.verbose else logging.WARNING, format="%(message)s")
-    return BuildOptions(
+    return parsed
+
+
+def _add_tensorrt_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("TensorRT")
+    group.add_argument("--min-batch", type=_count, default=1, metavar="PICTURES", help="default: %(default)s")
+    group.add_argument(
+        "--opt-batch", type=_count, default=1, metavar="PICTURES", help="tuned for; default: %(default)s"
+    )
+    group.add_argument("--max-batch", type=_count, default=16, metavar="PICTURES", help="default: %(default)s")
+    group.add_argument("--workspace-mib", type=_count, metavar="MIB", help="scratch memory of a layer")
+    group.add_argument("--timing-cache", type=Path, metavar="FILE", help="makes a second build quick")
+    group.add_argument("--optimization-level", type=int, metavar="0…5", help="how long to look for fast kernels")
+    group.add_argument("--version-compatible", action="store_true", help="newer TensorRT versions can load it")
+    group.add_argument("--target", metavar="sm_86,…", help="TensorRT-RTX: GPUs to build for, none needed here")
+    group.add_argument("--typing", choices=("auto", "strong", "weak"), default="auto", help=argparse.SUPPRESS)
+    group.add_argument(
+        "--row-lstm",
+        choices=("wavefront", "loop"),
+        default="wavefront",
+        help="the encoder's LSTM: unrolled with both layers at once, or TensorRT's loops (default: %(default)s)",
+    )
+    group.add_argument("--int8-calibrator", action="store_true", help="TensorRT 8 to 10: its own calibration, no Q/DQ")
+    group.add_argument("--calibration-cache", type=Path, metavar="FILE", help="of that calibrator, to build again")
+    group.add_argument("--save-layers", type=Path, metavar="FILE.json", help="list of layers and their precision")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def _options(parsed: argparse.Namespace) -> BuildOptions:
+    options = BuildOptions(
         model=parsed.model,
         output=parsed.output,
         precision=parsed.precision,
-        backend=parsed.backend,
+        backend=_choose_backend(parsed),
         calib_data=parsed.calib_data,
         calib_images=parsed.calib_images,
         quantize=quantize_options(parsed),
         force=parsed.force,
+    )
+    if options.backend == "onnxruntime":
+        _refuse_tensorrt_arguments(parsed)
+        return options
+    return replace(options, tensorrt=_tensorrt_options(parsed, options.quantize))
+
+
+def _choose_backend(parsed: argparse.Namespace) -> str:
+    if parsed.backend != "auto":
+        return str(parsed.backend)
+    if parsed.target:
+        return "tensorrt-rtx"
+    from importlib.util import find_spec
+
+    from .tensorrt_library import has_gpu
+
+    found = [name for name in ("tensorrt", "tensorrt-rtx") if find_spec(name.replace("-", "_"))]
+    return found[0] if found and has_gpu() else "onnxruntime"
+
+
+def _refuse_tensorrt_arguments(parsed: argparse.Namespace) -> None:
+    """An option that would silently do nothing is an error."""
+    if parsed.precision == "fp16":
+        raise EngineError(
+            "--fp16: needs TensorRT and an NVIDIA GPU, or --backend tensorrt-rtx --target sm_86 for a GPU elsewhere; "
+            "on a CPU use --fp32 or --int8"
+        )
+    given = {
+        "--target": parsed.target,
+        "--workspace-mib": parsed.workspace_mib,
+        "--timing-cache": parsed.timing_cache,
+        "--optimization-level": parsed.optimization_level is not None,
+        "--version-compatible": parsed.version_compatible,
+        "--int8-calibrator": parsed.int8_calibrator,
+        "--calibration-cache": parsed.calibration_cache,
+        "--save-layers": parsed.save_layers,
+        "--min-batch": parsed.min_batch != 1,
+        "--opt-batch": parsed.opt_batch != 1,
+        "--max-batch": parsed.max_batch != 16,
+        "--row-lstm": parsed.row_lstm != "wavefront",
+    }
+    if names := [name for name, value in given.items() if value]:
+        raise EngineError(f"{names[0]}: does nothing with ONNX Runtime; leave it out, or give --backend tensorrt")
+
+
+def _tensorrt_options(parsed: argparse.Namespace, quantize: QuantizeOptions) -> "TensorRTOptions":
+    from robustscanner.engine import BatchRange
+
+    from .build_tensorrt import TensorRTOptions
+    from .tensorrt_builder import BuilderOptions
+
+    if quantize.reduce_range:
+        raise EngineError("--reduce-range: is for x86 CPUs and does nothing with TensorRT; leave it out")
+    builder = BuilderOptions(
+        precision=parsed.precision,
+        batch=BatchRange(parsed.min_batch, parsed.opt_batch, parsed.max_batch),
+        typing=parsed.typing,
+        workspace_mib=parsed.workspace_mib,
+        optimization_level=parsed.optimization_level,
+        version_compatible=parsed.version_compatible,
+        targets=tuple(filter(None, (parsed.target or "").split(","))),
+    )
+    if parsed.calibration_cache and not parsed.int8_calibrator:
+        raise EngineError(
+            "--calibration-cache: is TensorRT's own calibrator's; give --int8-calibrator, or leave it out"
+        )
+    return TensorRTOptions(
+        builder=builder,
+        quantize=quantize,
+        row_lstm=parsed.row_lstm,
+        calibrator=parsed.int8_calibrator,
+        calibration_cache=parsed.calibration_cache,
+        timing_cache=parsed.timing_cache,
+        save_layers=parsed.save_layers,
     )
 
 
@@ -162,72 +286,61 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _check_target(options: BuildOptions) -> None:
-    if options.backend not in ("auto", "onnxruntime"):
-        raise EngineError(f"--backend {options.backend}: comes with the next release; use --backend onnxruntime")
-    if options.precision == "fp16":
-        raise EngineError("--fp16: comes with the next release, for TensorRT; use --fp32 or --int8")
+def _load_library(options: BuildOptions) -> "Library | None":
+    """The TensorRT that is to build, after a look whether it can; None for ONNX Runtime."""
+    if options.tensorrt is None:
+        return None
+    from .tensorrt_builder import check_options
+    from .tensorrt_library import load_library
+
+    library, wanted = load_library(options.backend), options.tensorrt
+    check_options(library, wanted.builder, calibrator=wanted.calibrator, timing_cache=wanted.timing_cache is not None)
+    return library
 
 
-def _load_source(path: Path, scratch: Path) -> Source:
-    onnx_path = _export(path, scratch) if path.suffix == ".safetensors" else path
-    model, spec, history = load_float_model(onnx_path)
-    return Source(onnx_path, model, spec, history)
+def _load(options: BuildOptions, scratch: Path) -> "tuple[Source, CalibrationSet]":
+    from robustscanner.engine import default_engine
 
-
-def _export(checkpoint: Path, scratch: Path) -> Path:
-    from .export_onnx import export
-
-    output = scratch / f"{checkpoint.stem}.onnx"
-    try:
-        with redirect_stdout(None):  # its line names a file that is gone a moment later
-            export(checkpoint, output, fold_values=False, force=False)
-    except ImportError as error:
-        raise EngineError(
-            f"{checkpoint}: exporting a checkpoint needs {error.name}, which is not installed; "
-            "pip install -e '.[train]' in a checkout of the kit, or export it elsewhere with convert/export_onnx.py"
-        ) from None
-    return output
-
-
-def _load_calibration(options: BuildOptions, spec: "ModelSpec") -> "CalibrationSet":
     from .calibration import load_calibration
+    from .source import load_source
 
-    calibration = load_calibration(options.calib_data, spec.input, images=options.calib_images)
+    source = load_source(options.model or default_engine(), scratch)
+    calibration = load_calibration(options.calib_data, source.spec.input, images=options.calib_images)
     report_unreadable(calibration)
-    return calibration
+    return source, calibration
 
 
-def _write_model(source: Source, quantized: Quantized | None, target: Path) -> list[dict[str, Any]]:
-    """Writes the graph that serving opens; returns its history."""
-    from .artefact import file_step, save_model, with_metadata
+def _make(
+    source: "Source", calibration: "CalibrationSet", library: "Library | None", options: BuildOptions, folder: Path
+) -> "Product":
+    from . import build_onnxruntime
 
-    history = list(source.history)
-    if quantized is None:
-        shutil.copyfile(source.path, target)
-        return history
-    history.append(file_step("quantize", "convert/build_engine.py", source.path) | quantized.details)
-    save_model(with_metadata(quantized.model, source.spec, history), target, force=False)
-    return history
+    if library is None or options.tensorrt is None:
+        chosen = options.quantize if options.precision == "int8" else None
+        return build_onnxruntime.make(source, calibration, chosen, folder)
+    from . import build_tensorrt
+
+    return build_tensorrt.make(source, calibration, library, options.tensorrt, folder)
 
 
 def _write_manifest(
-    source: Source, precision: str, accuracy: "EngineAccuracy", history: Sequence[dict[str, Any]], folder: Path
+    source: "Source", precision: str, product: "Product", accuracy: "EngineAccuracy | None", folder: Path
 ) -> "EngineManifest":
-    from robustscanner.engine import MANIFEST_NAME, ONNX_NAME, BatchRange, EngineManifest, file_sha256, read_manifest
+    from robustscanner.engine import MANIFEST_NAME, EngineManifest, file_sha256, read_manifest
 
     from .artefact import file_step
 
+    build_step = file_step("build", "convert/build_engine.py", source.path)
     manifest = EngineManifest(
         model=source.spec,
         precision=precision,
-        batch=BatchRange(min=1, opt=1, max=_MAX_BATCH),
-        backend="onnxruntime",
-        versions=_versions(),
-        device=_device(),
+        batch=product.batch,
+        backend=product.backend,
+        versions={**_versions(), **product.versions},
+        device=product.device,
         accuracy=accuracy,
-        history=(*history, file_step("build", "convert/build_engine.py", source.path)),
-        files={ONNX_NAME: file_sha256(folder / ONNX_NAME)},
+        history=(*source.history, *product.steps, build_step),
+        files={name: file_sha256(folder / name) for name in product.files},
     )
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return read_manifest(folder)  # as serving will
@@ -252,46 +365,34 @@ def _read_crops(model: Path, calibration: "CalibrationSet") -> list[str]:
 def _versions() -> dict[str, str]:
     import numpy
     import onnx
-    import onnxruntime  # type: ignore[import-untyped]
 
     from robustscanner import __version__
     from robustscanner.preprocess import cv2
 
-    libraries = {"onnxruntime": onnxruntime, "onnx": onnx, "opencv": cv2, "numpy": numpy}
+    libraries = {"onnx": onnx, "opencv": cv2, "numpy": numpy}
     return {"robustscanner": __version__, **{name: library.__version__ for name, library in libraries.items()}}
 
 
-def _device() -> dict[str, str]:
-    """The CPU: Linux names it in /proc/cpuinfo, on some ARM boards in the device tree only."""
-    names = []
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    with suppress(OSError):
-        names.append(Path("/proc/device-tree/model").read_text(encoding="utf-8").strip("\0\n"))
-    return {"name": (names or [platform.processor() or "CPU"])[0], "machine": platform.machine()}
-
-
-def _print_summary(
-    options: BuildOptions, manifest: "EngineManifest", quantized: Quantized | None, sizes: Sequence[int]
-) -> None:
-    before, after = (size / 1e6 for size in sizes)
-    accuracy = manifest.accuracy
-    kind, runtime = manifest.precision.upper(), f"ONNX Runtime {manifest.versions['onnxruntime']}"
-    print(f"{options.output}: {manifest.model.name}, {kind} for {runtime} on {manifest.device['name']}")
-    if quantized:
-        print(f"  quantised  {describe(quantized)}")
-        print(f"  size       {after:.1f} MB (FP32 {before:.1f} MB)")
-    else:
-        print(f"  size       {after:.1f} MB")
-    if accuracy:
-        print(
-            f"  accuracy   {accuracy.engine_rate:.1%} of {accuracy.words} calibration words "
+def _print_summary(output: Path, manifest: "EngineManifest", product: "Product") -> None:
+    titles = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+    runtime = f"{titles[manifest.backend]} {manifest.versions[manifest.backend]}"
+    where = manifest.device.get("targets") or manifest.device["name"]
+    print(f"{output}: {manifest.model.name}, {manifest.precision.upper()} for {runtime} on {where}")
+    _print_lines(product.summary)
+    if accuracy := manifest.accuracy:
+        text = (
+            f"{accuracy.engine_rate:.1%} of {accuracy.words} calibration words "
             f"(FP32 {accuracy.fp32_rate:.1%}); {accuracy.agreement:.1%} read alike"
         )
-    print(f"  try it     python runtime/recognize.py --engine {shlex.quote(str(options.output))} IMAGE")
-    for name in quantized.placement.excluded if quantized else ():
-        logger.info("  stays FP32: %s", name)
+        _print_lines([("accuracy", text + ("; simulated, there is no GPU here" if accuracy.simulated else ""))])
+    _print_lines([("try it", f"python runtime/recognize.py --engine {shlex.quote(str(output))} IMAGE")])
+    for line in product.details:
+        logger.info("  %s", line)
+
+
+def _print_lines(lines: "Sequence[tuple[str, str]]") -> None:
+    for what, text in lines:
+        print(f"  {what:<13}{text}")
 
 
 if __name__ == "__main__":

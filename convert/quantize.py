@@ -56,8 +56,10 @@ class Quantized:
     details: dict[str, Any]  # for the history
 
 
-def quantize(model: "ModelProto", calibration: "CalibrationSet", options: QuantizeOptions) -> Quantized:
-    """Chooses convolutions, measures ranges, writes Q/DQ nodes for ONNX Runtime.
+def quantize(
+    model: "ModelProto", calibration: "CalibrationSet", options: QuantizeOptions, *, for_tensorrt: bool = False
+) -> Quantized:
+    """Chooses convolutions, measures ranges, writes Q/DQ nodes as ONNX Runtime or TensorRT wants them.
 
     x86 CPUs without VNNI (before Ice Lake and Zen 4) add pairs of uint8 x int8 products in 16 bits, where they can
     saturate: ONNX Runtime's AVX2 and AVX-512 kernels use vpmaddubsw. `reduce_range` makes the weights small enough.
@@ -67,12 +69,12 @@ def quantize(model: "ModelProto", calibration: "CalibrationSet", options: Quanti
     """
     from .calibration import collect_ranges
     from .qdq import place, write_qdq
+    from .qdq_tensorrt import readers_in_8_bits, write_qdq_tensorrt
 
     placement = place(model.graph, options.exclude)
     _check_patterns(options.exclude, placement)
-    ranges = collect_ranges(
-        model, placement.tensors, calibration.batches(), method=options.method, images=len(calibration.crops)
-    )
+    tensors = tuple(readers_in_8_bits(model.graph, placement)) if for_tensorrt else placement.tensors
+    ranges = collect_ranges(model, tensors, calibration.batches(), method=options.method, images=len(calibration.crops))
     weight_bits = 7 if options.reduce_range else 8
     details = {
         "method": options.method,
@@ -81,6 +83,8 @@ def quantize(model: "ModelProto", calibration: "CalibrationSet", options: Quanti
         "excluded": list(placement.excluded),
         "weight_bits": weight_bits,
     }
+    if for_tensorrt:
+        return Quantized(write_qdq_tensorrt(model, placement, ranges), placement, details)
     return Quantized(write_qdq(model, placement, ranges, weight_bits=weight_bits), placement, details)
 
 

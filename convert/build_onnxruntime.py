@@ -1,0 +1,57 @@
+"""Engines for ONNX Runtime: the one graph, as it is or with Q/DQ nodes."""
+
+import platform
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from robustscanner.engine import ONNX_NAME, BatchRange
+
+from .artefact import file_step, save_model, with_metadata
+from .calibration import CalibrationSet
+from .product import Product
+from .quantize import Quantized, QuantizeOptions, describe, quantize
+from .source import Source
+
+_MAX_BATCH = 64  # pictures; ONNX Runtime takes any number, but memory grows and speed does not
+
+
+def make(source: Source, calibration: CalibrationSet, options: QuantizeOptions | None, folder: Path) -> Product:
+    """Writes `model.onnx`; FP32 when there are no options for INT8."""
+    import onnxruntime  # type: ignore[import-untyped]
+
+    target = folder / ONNX_NAME
+    quantized = quantize(source.model, calibration, options) if options else None
+    if quantized is None:
+        shutil.copyfile(source.path, target)
+    else:
+        step = file_step("quantize", "convert/build_engine.py", source.path) | quantized.details
+        save_model(with_metadata(quantized.model, source.spec, [*source.history, step]), target, force=False)
+    return Product(
+        "onnxruntime",
+        files=[ONNX_NAME],
+        batch=BatchRange(min=1, opt=1, max=_MAX_BATCH),
+        versions={"onnxruntime": onnxruntime.__version__},
+        device=_device(),
+        steps=[step] if quantized else [],
+        summary=_summary(source, quantized, target),
+        details=[f"stays FP32: {name}" for name in quantized.placement.excluded] if quantized else [],
+    )
+
+
+def _summary(source: Source, quantized: Quantized | None, target: Path) -> list[tuple[str, str]]:
+    before, after = (path.stat().st_size / 1e6 for path in (source.path, target))
+    if quantized is None:
+        return [("size", f"{after:.1f} MB")]
+    return [("quantised", describe(quantized)), ("size", f"{after:.1f} MB (FP32 {before:.1f} MB)")]
+
+
+def _device() -> dict[str, str]:
+    """The CPU: Linux names it in /proc/cpuinfo, on some ARM boards in the device tree only."""
+    names = []
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    with suppress(OSError):
+        names.append(Path("/proc/device-tree/model").read_text(encoding="utf-8").strip("\0\n"))
+    return {"name": (names or [platform.processor() or "CPU"])[0], "machine": platform.machine()}

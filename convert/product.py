@@ -1,0 +1,23 @@
+"""What a backend leaves in the folder of an engine."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from robustscanner.engine import BatchRange
+
+
+@dataclass(frozen=True)
+class Product:
+    """The part of an engine's papers that only its backend knows."""
+
+    backend: str  # as in engine.json
+    files: Sequence[str]  # names of files in the folder
+    batch: BatchRange
+    versions: Mapping[str, str]  # of the libraries that run it
+    device: Mapping[str, str]
+    steps: Sequence[Mapping[str, Any]] = ()  # of its history, between the model's own and "build"
+    summary: Sequence[tuple[str, str]] = ()  # (what, text) lines for people
+    details: Sequence[str] = ()  # lines for --verbose
+    # Reads the calibration crops where the engine itself cannot run: gives texts in order.
+    simulate: Callable[[], Sequence[str]] | None = field(default=None, repr=False)
