@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check golden bench clean
+.PHONY: help demo test check golden bench gpu clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,15 @@ bench: $(VENV)/dev.done ## latency and memory on this machine, into benchmarks/r
 	$(BIN)/python benchmarks/latency.py build/edge-int8.engine build/edge-fp32.engine build/r31-int8.engine \
 	  build/r31-fp32.engine --peer ppocrv4 -o benchmarks/results/latency-cpu.json
 	$(BIN)/python benchmarks/footprint.py build/edge-int8.engine build/edge-fp32.engine -o benchmarks/results/footprint-cpu.json
+
+gpu: $(VENV)/dev.done ## on a machine with an NVIDIA GPU and TensorRT: engines, GPU tests, latency
+	for precision in fp32 fp16 int8; do \
+	  $(BIN)/python convert/build_engine.py --$$precision --backend tensorrt --timing-cache build/timing.cache \
+	    -o build/edge-trt-$$precision.engine --force || exit 1; \
+	done
+	REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu
+	$(BIN)/python benchmarks/latency.py build/edge-trt-fp32.engine build/edge-trt-fp16.engine build/edge-trt-int8.engine \
+	  -o benchmarks/results/latency-gpu.json
 
 clean: ## remove what make made
 	rm -rf $(VENV) build

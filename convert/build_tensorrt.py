@@ -23,6 +23,7 @@ from .source import Source
 from .split import split
 from .tensorrt_builder import BuilderOptions, Plan, build_plan, list_network
 from .tensorrt_library import Library, has_gpu
+from .turing import TURING, spread_scores
 from .wavefront import unroll_rows
 
 HALF_ENDS = ("values", "position")  # tensors between the two plans; keys and mask stay FP32 for the scores' sake
@@ -111,6 +112,8 @@ def prepare(source: Source, calibration: CalibrationSet, library: Library, optio
         encoder = unroll_rows(encoder)
     if options.builder.precision != "fp32" and library.is_strong(options.builder.typing):
         encoder, decoder = to_half(encoder, HALF_ENDS), to_half(decoder, HALF_ENDS)
+    if TURING in options.builder.targets:
+        encoder, decoder = spread_scores(encoder), spread_scores(decoder)
     return Graphs(encoder, decoder, quantized)
 
 
@@ -177,10 +180,9 @@ def _summary(graphs: Graphs, layers: Sequence[Layer]) -> list[tuple[str, str]]:
     found = convolution_precisions(layers, convolutions)
     by_precision = {kind: sum(value == kind for value in found.values()) for kind in sorted(set(found.values()))}
     lines.append(("convolutions", ", ".join(f"{count} {kind or 'not listed'}" for kind, count in by_precision.items())))
-    if graphs.quantized:
-        for name in graphs.quantized.placement.convolutions:
-            if found[name] not in ("Int8", ""):
-                logger.warning("%s was to run in Int8, but runs in %s", name, found[name])
+    chosen = graphs.quantized.placement.convolutions if graphs.quantized else ()
+    if missed := [name for name in chosen if found[name] not in ("Int8", "")]:
+        logger.warning("warning: %d convolutions were to be INT8 and are not, the first: %s", len(missed), missed[0])
     return lines
 
 

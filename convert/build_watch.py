@@ -13,7 +13,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 Result = TypeVar("Result")
 
 _LOOK_s = 0.1
-_PATIENCE_s = 5  # for an interrupted build to end; one that asks takes milliseconds
+_PATIENCE_s = 1  # for an interrupted build to end; milliseconds, but for the parser, which does not ask
 _INTERRUPTED = 130  # exit status, as of a shell
 
 

@@ -90,8 +90,8 @@ def layers_to_json(layers: Iterable[Layer], header: Mapping[str, Any]) -> str:
         header: where the list comes from: "source", and what else is known about the build.
     """
     lines = ",\n".join(f"  {json.dumps(asdict(layer), ensure_ascii=False)}" for layer in layers)
-    head = json.dumps(dict(header), indent=1, ensure_ascii=False).rstrip("}\n")
-    return f'{head}{"," if header else ""}\n "layers": [\n{lines}\n ]\n}}\n'
+    frame = json.dumps({**header, "layers": []}, indent=1, ensure_ascii=False)
+    return frame.removesuffix("[]\n}") + f"[\n{lines}\n ]\n}}\n"  # a layer a line
 
 
 def type_name(text: str) -> str:

@@ -6,8 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,9 @@ from .build_watch import BuildWatch
 from .layers import Layer, LayerTensor, make_layer, parse_inspector, parse_log, type_name
 from .tensorrt_library import Library, has_gpu
 
-_MIB = 1 << 20
+_MIB = 1 << 20  # bytes
 _LEVELS = range(6)  # of optimisation; TensorRT rounds what is beyond without a word
-_KEPT_LINES = 8  # of the log's errors, for the message of a build that failed
+_TOLD_LINES = 3  # of the log's errors, when a build failed
 _BORROWED_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
 
 # What a parser's or builder's message says -> what to do about it.
@@ -32,7 +30,7 @@ _CURES = (
     ("opset", "export the model with opset 17, which every version since 8.5 reads"),
     ("has type UInt8|data type.*UINT8|UINT8", "cast it to float or int32 right behind the graph's input"),
     ("INT64|has type Int64", "make it int32 in the graph"),
-    ("Turing", "leave sm_75 out of the targets: attention scores need products in FP32"),
+    ("Turing", "leave sm_75 out of the targets, or build with --fp16"),
     ("lean", "build without --version-compatible"),
     ("memory|allocat", "lower --max-batch, or raise --workspace-mib"),
 )
@@ -115,7 +113,7 @@ def build_plan(
         model: an ONNX file; typed as it is to run where networks are strongly typed.
         options: checked with `check_options` before.
         float32_layers: ONNX nodes that stay FP32 where networks are weakly typed.
-        calibrator: an object of `int8_calibrator.make_calibrator`, for INT8 without Q/DQ nodes.
+        calibrator: what `int8_calibrator.calibrating` gives, for INT8 without Q/DQ nodes.
         timing_cache: a file that is read and written, so that a second build is quick.
         label: before the progress bar.
 
@@ -144,24 +142,24 @@ def list_network(
 class _Log:
     """What TensorRT says, as far as it is of use later."""
 
-    errors: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
+    errors: deque[str] = field(default_factory=lambda: deque(maxlen=_TOLD_LINES))
     complaints: int = 0  # errors and warnings so far
     layers: str = ""  # the message that lists the layers of the engine
 
     def connect(self, module: Any) -> Any:
         """An ILogger that feeds this."""
         log = self
-        severity = module.ILogger.Severity
+        error, warning = (int(level) for level in (module.ILogger.Severity.ERROR, module.ILogger.Severity.WARNING))
 
         class Logger(module.ILogger):  # type: ignore[misc]
             def __init__(self) -> None:
                 module.ILogger.__init__(self)  # pybind11 wants its own constructor called, not super()'s
 
             def log(self, level: Any, message: str) -> None:
-                log.complaints += level <= severity.WARNING
-                if level <= severity.ERROR:
+                log.complaints += int(level) <= warning
+                if int(level) <= error:
                     log.errors.append(message)
-                elif level == severity.WARNING:
+                elif int(level) == warning:
                     logger.info("TensorRT: %s", message)
                 elif message.startswith("Layers:"):
                     log.layers = message
@@ -199,7 +197,7 @@ class _Build:
         self._log.errors.clear()  # without a GPU, TensorRT-RTX has complained about that several times by now
         memory = builder.build_serialized_network(network, config)
         if memory is None:
-            raise EngineError(self._explain("cannot build the network", self._last_error()))
+            raise EngineError(self._explain("cannot build the network", self._last_errors()))
         if cache is not None:
             self._write_timing_cache(config)
         data = bytes(memory)
@@ -214,7 +212,7 @@ class _Build:
         try:
             return self._module.Builder(self._logger)
         except (TypeError, RuntimeError) as error:  # what pybind11 makes of a null pointer
-            cause = self._last_error() or str(error)
+            cause = self._last_errors() if self._log.errors else error
             raise EngineError(f"{self._library.title} does not start ({cause}); it needs a working GPU") from None
 
     def _parse(self, builder: Any, model: bytes) -> tuple[Any, Any]:
@@ -224,9 +222,9 @@ class _Build:
             flags.append(self._module.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
         if self._strong and hasattr(self._module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
             flags.append(self._module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        network = builder.create_network(reduce(or_, (1 << int(flag) for flag in flags), 0))
+        network = builder.create_network(sum(1 << int(flag) for flag in flags))
         if network is None:
-            raise EngineError(self._explain("cannot create a network", self._last_error()))
+            raise EngineError(self._explain("cannot create a network", self._last_errors()))
         parser = self._module.OnnxParser(network, self._logger)
         if not parser.parse(model):
             raise EngineError(self._parser_error(parser, model))
@@ -234,7 +232,7 @@ class _Build:
 
     def _parser_error(self, parser: Any, model: bytes) -> str:
         if not parser.num_errors:
-            return self._explain("cannot parse the ONNX file", self._last_error())
+            return self._explain("cannot parse the ONNX file", self._last_errors())
         error = parser.get_error(0)
         index = error.node()
         try:
@@ -249,7 +247,7 @@ class _Build:
     def _configure(self, builder: Any, network: Any) -> Any:
         config = builder.create_builder_config()
         if config is None:
-            raise EngineError(self._explain("cannot create a builder config", self._last_error()))
+            raise EngineError(self._explain("cannot create a builder config", self._last_errors()))
         # Attention scores are not scaled and reach 200; TF32 would round keys and queries to 10 bits before.
         config.clear_flag(self._module.BuilderFlag.TF32)
         config.profiling_verbosity = self._module.ProfilingVerbosity.DETAILED  # so that layers say their types
@@ -260,6 +258,7 @@ class _Build:
         if self._options.version_compatible:
             config.set_flag(self._module.BuilderFlag.VERSION_COMPATIBLE)
         self._drop_borrowed_tactics(config)
+        self._share_profiles(config)
         self._add_profile(builder, network, config)
         if not self._strong:
             self._set_precision(config, network)
@@ -279,9 +278,15 @@ class _Build:
         Newer versions have these sources off by default, and 11 has none.
         """
         sources = self._module.TacticSource
-        borrowed = [1 << int(getattr(sources, name)) for name in _BORROWED_TACTICS if hasattr(sources, name)]
-        if borrowed and not config.set_tactic_sources(config.get_tactic_sources() & ~reduce(or_, borrowed)):
-            raise EngineError(self._explain("cannot do without cuBLAS and cuDNN", self._last_error()))
+        borrowed = sum(1 << int(getattr(sources, name)) for name in _BORROWED_TACTICS if hasattr(sources, name))
+        if borrowed and not config.set_tactic_sources(config.get_tactic_sources() & ~borrowed):
+            raise EngineError(self._explain("cannot do without cuBLAS and cuDNN", self._last_errors()))
+
+    def _share_profiles(self, config: Any) -> None:
+        """Lets the contexts of all batch buckets use the one profile; since TensorRT 10 that goes without saying."""
+        features = getattr(self._module, "PreviewFeature", None)
+        if feature := getattr(features, "PROFILE_SHARING_0806", None):
+            config.set_preview_feature(feature, True)
 
     def _add_profile(self, builder: Any, network: Any, config: Any) -> None:
         profile, batch = builder.create_optimization_profile(), self._options.batch
@@ -293,9 +298,9 @@ class _Build:
             if first == -1:
                 profile.set_shape(tensor.name, *((size, *rest) for size in (batch.min, batch.opt, batch.max)))
         if config.add_optimization_profile(profile) < 0:
-            raise EngineError(self._explain("refuses the batch sizes", self._last_error()))
+            raise EngineError(self._explain("refuses the batch sizes", self._last_errors()))
         if self._calibrator is not None and not config.set_calibration_profile(profile):
-            raise EngineError(self._explain("refuses the batch sizes for calibration", self._last_error()))
+            raise EngineError(self._explain("refuses the batch sizes for calibration", self._last_errors()))
 
     def _set_precision(self, config: Any, network: Any) -> None:
         flags = self._module.BuilderFlag
@@ -326,7 +331,7 @@ class _Build:
         for index, target in enumerate(self._options.targets):
             capability = getattr(self._module.ComputeCapability, _enum_name(target))
             if not config.set_compute_capability(capability, index):
-                raise EngineError(self._explain(f"refuses target {target}", self._last_error()))
+                raise EngineError(self._explain(f"refuses target {target}", self._last_errors()))
 
     def _read_timing_cache(self, config: Any) -> Any:
         """Attaches the cache in the file, or an empty one when that is missing, damaged or another version's."""
@@ -362,7 +367,7 @@ class _Build:
             runtime.engine_host_code_allowed = True  # of the plan that was made a moment ago, by this very library
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise EngineError(self._explain("cannot load what it built", self._last_error()))
+            raise EngineError(self._explain("cannot load what it built", self._last_errors()))
         text = engine.create_engine_inspector().get_engine_information(self._module.LayerInformationFormat.JSON)
         return parse_inspector(text)
 
@@ -373,8 +378,9 @@ class _Build:
             return layer.precision
         return "Float" if layer.name in self._float32_layers else "Half"
 
-    def _last_error(self) -> str:
-        return next(iter(reversed(self._log.errors)), "it does not say why")
+    def _last_errors(self) -> str:
+        """The last is often only «failed», and the reason stands before it."""
+        return " / ".join(_essence(error) for error in self._log.errors) or "it does not say why"
 
     def _explain(self, what: str, why: str) -> str:
         """One line: what failed, the library's own words, and the cure if it is known."""

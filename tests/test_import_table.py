@@ -30,11 +30,47 @@ TABLE: dict[str, set[str]] = {
         "robustscanner.session",
         "robustscanner.spec",
     },
+    "runtime/robustscanner/decoding.py": set(),
+    "runtime/robustscanner/gpu.py": {
+        "numpy",
+        "pycuda",
+        "cuda.bindings",
+        "robustscanner.errors",
+        "robustscanner.session",
+    },
+    "runtime/robustscanner/plan.py": {
+        "numpy",
+        "tensorrt",
+        "tensorrt_rtx",
+        "robustscanner.errors",
+        "robustscanner.gpu",
+        "robustscanner.spec",
+    },
+    "runtime/robustscanner/bucket.py": {
+        "numpy",
+        "robustscanner.decoding",
+        "robustscanner.errors",
+        "robustscanner.gpu",
+        "robustscanner.plan",
+        "robustscanner.session",
+        "robustscanner.spec",
+    },
+    "runtime/robustscanner/tensorrt_session.py": {
+        "numpy",
+        "robustscanner.bucket",
+        "robustscanner.decoding",
+        "robustscanner.errors",
+        "robustscanner.gpu",
+        "robustscanner.plan",
+        "robustscanner.session",
+        "robustscanner.spec",
+    },
     "runtime/robustscanner/engine.py": {
         "robustscanner.errors",
         "robustscanner.onnx_session",
         "robustscanner.session",
         "robustscanner.spec",
+        "robustscanner.tensorrt_session",
     },
     "runtime/robustscanner/recognizer.py": {
         "numpy",
@@ -58,17 +94,25 @@ TABLE: dict[str, set[str]] = {
         "convert",
         "training.model",
     },
+    "convert/tensorrt_library.py": {"robustscanner.errors", "tensorrt", "tensorrt_rtx"},
+    "convert/tensorrt_builder.py": {"onnx", "robustscanner", "convert"},
+    "convert/int8_calibrator.py": {"numpy", "pycuda", "robustscanner", "convert"},
+    "convert/layers.py": set(),
+    "convert/build_watch.py": {"tqdm"},
     "convert/export_onnx.py": {"robustscanner", "convert", "training.checkpoint"},
     "convert/safe_pickle.py": {"numpy", "robustscanner.errors"},
     "convert/dictionary.py": {"robustscanner.errors", "robustscanner.spec"},
     "convert/foreign.py": {"numpy", "robustscanner.errors", "robustscanner.spec", "convert"},
     "convert/weight_file.py": {"numpy", "robustscanner.errors", "convert", "training.checkpoint"},
     "convert/import_checkpoint.py": {"torch", "robustscanner", "convert", "training.checkpoint", "training.model"},
-    "training": {"numpy", "cv2", "PIL", "torch", "safetensors", "tqdm", "yaml", "robustscanner", "training"},
+    "training": {"numpy", "cv2", "PIL", "torch", "safetensors", "tqdm", "yaml", "lmdb", "robustscanner", "training"},
+    "benchmarks/lmdb_stream.py": {"numpy", "cv2", "robustscanner", "training", "benchmarks"},
     "benchmarks/random_checkpoint.py": {"torch", "robustscanner", "training"},
     "benchmarks": {"numpy", "cv2", "robustscanner", "benchmarks", "rapidocr_onnxruntime"},
 }
-LAZY = {"runtime/robustscanner/engine.py": {"robustscanner.onnx_session"}}  # only inside the function that opens it
+LAZY = {
+    "runtime/robustscanner/engine.py": {"robustscanner.onnx_session", "robustscanner.tensorrt_session"}
+}  # only inside the function that opens it
 
 
 def sources() -> list[Path]:

@@ -5,17 +5,18 @@ import json
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from robustscanner.errors import EngineError, SpecError
-from robustscanner.session import Session, SessionOptions
+from robustscanner.session import HostFacts, Session, SessionOptions
 from robustscanner.spec import ModelSpec
 
 ENGINE_FORMAT = 1  # of engine.json; raised when an older reader would misread a newer file
 MANIFEST_NAME = "engine.json"
 ONNX_NAME = "model.onnx"  # in a bundle for ONNX Runtime
+ENCODER_NAME, DECODER_NAME = "encoder.plan", "decoder.plan"  # in a bundle for TensorRT or TensorRT-RTX
 PRECISIONS = ("fp32", "fp16", "int8")
 BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 
@@ -46,6 +47,7 @@ class EngineAccuracy:
     fp32_rate: float  # words that the FP32 model reads correctly, 0…1
     engine_rate: float  # words that this engine reads correctly, 0…1
     agreement: float  # words that both read alike, right or wrong, 0…1
+    simulated: bool = False  # no GPU was there: ONNX Runtime computed what the engine was built from, types included
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,29 @@ def read_manifest(folder: Path) -> EngineManifest:
     return manifest
 
 
+def check_host(manifest: EngineManifest, host: HostFacts) -> None:
+    """Holds a TensorRT engine's papers against this machine, as TensorRT itself only says that it cannot.
+
+    Raises:
+        EngineError: it was built by another version, or for another GPU.
+    """
+    product = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}[manifest.backend]
+    built, device = manifest.versions.get(manifest.backend), manifest.device
+    if built is None or not {"targets", "compute_capability"} & set(device):
+        raise EngineError(f"{MANIFEST_NAME} does not say which {product} and GPU it was built for; {_REBUILD}")
+    version_compatible = device.get("version_compatible") == "true"
+    if _fits_version(built, host.version, version_compatible=version_compatible) and _fits_gpu(
+        device, host.compute_capability
+    ):
+        return
+    target = device.get("targets", device.get("compute_capability", ""))
+    maker = device.get("name", "another GPU")
+    raise EngineError(
+        f"built by {product} {built} for {target} ({maker}); this machine has {host.version} and "
+        f"{host.compute_capability} ({host.name}). Engines do not travel: run convert/build_engine.py here"
+    )
+
+
 def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
@@ -170,7 +195,7 @@ def _open_bundle(folder: Path, options: SessionOptions) -> Session:
     manifest = read_manifest(folder)
     logger.info("%s: %s for %s, built on %s", folder, manifest.precision, manifest.backend, dict(manifest.device))
     if manifest.backend != "onnxruntime":
-        return _open_tensorrt(folder, manifest)
+        return _open_tensorrt(folder, manifest, options)
     if ONNX_NAME not in manifest.files:
         raise EngineError(f"{folder}: {MANIFEST_NAME} lists no {ONNX_NAME}; {_REBUILD}")
     session = _open_onnxruntime(folder / ONNX_NAME, options)
@@ -190,8 +215,35 @@ def _open_onnxruntime(path: Path, options: SessionOptions) -> Session:
     return OnnxSession(path, options)
 
 
-def _open_tensorrt(folder: Path, manifest: EngineManifest) -> Session:
-    raise EngineError(f"{folder}: made for {manifest.backend}; TensorRT engines need a newer version of the kit")
+def _open_tensorrt(folder: Path, manifest: EngineManifest, options: SessionOptions) -> Session:
+    from robustscanner.tensorrt_session import TensorRTSession, host_facts
+
+    for name in (ENCODER_NAME, DECODER_NAME):
+        if name not in manifest.files:
+            raise EngineError(f"{folder}: {MANIFEST_NAME} lists no {name}; {_REBUILD}")
+    try:
+        check_host(manifest, host_facts(manifest.backend, options.gpu.device))
+    except EngineError as error:
+        raise EngineError(f"{folder}: {error}") from None
+    return TensorRTSession(
+        folder / ENCODER_NAME, folder / DECODER_NAME, manifest.model, backend=manifest.backend, options=options
+    )
+
+
+def _fits_version(built: str, here: str, *, version_compatible: bool) -> bool:
+    """Whether a plan opens with this version. A build number counts where both have one: Jetson's name none."""
+    try:
+        numbers, own = ([int(part) for part in version.split(".")] for version in (built, here))
+    except ValueError:
+        return built == here
+    if version_compatible:
+        return own[0] == numbers[0] and own >= numbers
+    shared = min(len(numbers), len(own))
+    return shared >= 3 and numbers[:shared] == own[:shared]
+
+
+def _fits_gpu(device: Mapping[str, str], compute_capability: str) -> bool:
+    return compute_capability in device.get("targets", device.get("compute_capability", "")).split(",")
 
 
 def _check_file(path: Path, digest: str) -> None:
@@ -213,8 +265,9 @@ def _check_keys(kind: type, data: Any, where: str) -> None:
     if not isinstance(data, dict):
         raise EngineError(f"{where}: not a JSON object; {_REBUILD}")
     known = {f.name for f in fields(kind)}
-    if known != set(data):
-        missing, unknown = sorted(known - set(data)), sorted(set(data) - known)
+    required = {f.name for f in fields(kind) if f.default is MISSING}
+    if not required <= set(data) <= known:
+        missing, unknown = sorted(required - set(data)), sorted(set(data) - known)
         raise EngineError(f"{where or 'top level'}: missing {missing}, unknown {unknown}; {_REBUILD}")
 
 
@@ -224,10 +277,11 @@ def _check_texts(data: Any, where: str) -> None:
 
 
 def _build_numbers(kind: type, data: Any, where: str) -> Any:
-    """A dataclass of numbers; int where it says so."""
+    """A dataclass of numbers; int or bool where it says so."""
     _check_keys(kind, data, where)
     for f in fields(kind):
-        allowed = int if f.type is int else (int, float)
-        if not isinstance(data[f.name], allowed) or isinstance(data[f.name], bool):
-            raise EngineError(f"{where}: {f.name} is {data[f.name]!r}, not a number that fits; {_REBUILD}")
+        value = data.get(f.name, f.default)
+        allowed: Any = (int, float) if f.type is float else f.type
+        if not isinstance(value, allowed) or isinstance(value, bool) != (f.type is bool):
+            raise EngineError(f"{where}: {f.name} is {value!r}, not a number that fits; {_REBUILD}")
     return kind(**data)

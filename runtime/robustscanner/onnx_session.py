@@ -5,11 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 
 from robustscanner.errors import EngineError, SpecError
-from robustscanner.session import Images, Scores, SessionOptions, Tokens, Widths
+from robustscanner.session import Images, Scores, SessionOptions, Tokens, Widths, check_result
 from robustscanner.spec import SPEC_KEY, ModelSpec
 
 _EXPORT = "export it with convert/export_onnx.py"
@@ -51,17 +50,11 @@ class OnnxSession:
             tokens, scores = self._session.run(["tokens", "scores"], {"images": images, "valid_width": valid_width})
         except Exception as error:  # ONNX Runtime's exceptions share no other base class
             raise EngineError(f"{self.path}: ONNX Runtime {ort.__version__} failed: {_first_line(error)}") from None
-        self._check_result(tokens, scores, len(images))
+        try:
+            check_result(self.spec, len(images), tokens, scores)
+        except EngineError as error:
+            raise EngineError(f"{self.path}: {error}") from None
         return tokens, scores
-
-    def _check_result(self, tokens: Tokens, scores: Scores, count: int) -> None:
-        shape = (count, self.spec.network.max_length)
-        if tokens.shape != shape or scores.shape != shape:
-            raise EngineError(f"{self.path}: gave {tokens.shape}, not {shape}; {_EXPORT}")
-        if not np.isfinite(scores).all():
-            raise EngineError(f"{self.path}: scores are not finite; its weights or scales are broken, build it again")
-        if count and not 0 <= tokens.min() <= tokens.max() < len(self.spec.charset.tokens):
-            raise EngineError(f"{self.path}: emits ids outside its charset; {_EXPORT}")
 
 
 def _open(path: Path, options: SessionOptions) -> Any:

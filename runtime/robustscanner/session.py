@@ -16,6 +16,7 @@ Tokens = npt.NDArray[np.int32]  # (N, T)
 Scores = npt.NDArray[np.float32]  # (N, T) probabilities of the tokens
 
 MAX_THREADS = 1024
+_AGAIN = "make it again from its checkpoint"
 
 
 def available_cores() -> int:
@@ -24,15 +25,49 @@ def available_cores() -> int:
 
 
 @dataclass(frozen=True)
+class GpuOptions:
+    """How to run a TensorRT engine; None: chosen by a short warm-up when it is opened."""
+
+    device: int = 0  # CUDA's number of the GPU
+    buckets: tuple[int, ...] | None = None  # batch sizes to prepare, ascending; None: the powers of two it can take
+    steps_per_launch: int | None = None  # decoding steps queued at once; divides the model's max_length
+    lookahead: int | None = None  # 1: queue the next steps before knowing whether they are needed; 0: ask first
+    cuda_graphs: bool = True  # replay recorded launches, where cuda.bindings is installed
+    host_code: bool = False  # let a version-compatible plan run the code it carries: only of plans that you trust
+
+    def __post_init__(self) -> None:
+        if self.device < 0:
+            raise EngineError(f"device is {self.device}; give the number of a GPU, from 0")
+        if self.buckets is not None and (
+            not self.buckets or self.buckets[0] < 1 or list(self.buckets) != sorted(set(self.buckets))
+        ):
+            raise EngineError(f"buckets are {self.buckets}; give ascending batch sizes, from 1")
+        if self.steps_per_launch is not None and self.steps_per_launch < 1:
+            raise EngineError(f"steps_per_launch is {self.steps_per_launch}; give a number from 1")
+        if self.lookahead not in (None, 0, 1):
+            raise EngineError(f"lookahead is {self.lookahead}; give 0 or 1")
+
+
+@dataclass(frozen=True)
 class SessionOptions:
     """How to run an engine, as opposed to what it is."""
 
     threads: int = field(default_factory=available_cores)  # that share one operator; of the CPU only
     spinning: bool = True  # idle threads wait busily, for the sake of one word's latency; False spares a shared CPU
+    gpu: GpuOptions = GpuOptions()  # of TensorRT engines only
 
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= MAX_THREADS:
             raise EngineError(f"threads is {self.threads}; give a number from 1 to {MAX_THREADS}")
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What a TensorRT engine has to fit on this machine."""
+
+    version: str  # of the library, e.g. "10.3.0"
+    compute_capability: str  # of the GPU, e.g. "sm_87"
+    name: str  # of the GPU
 
 
 class Session(Protocol):
@@ -62,3 +97,18 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Frees what the session holds; further calls are harmless."""
+
+
+def check_result(spec: ModelSpec, count: int, tokens: Tokens, scores: Scores) -> None:
+    """Holds what came out of a run of `count` pictures against the model's spec.
+
+    Raises:
+        EngineError: a wrong shape, scores that are not finite, or ids that no token has.
+    """
+    shape = (count, spec.network.max_length)
+    if tokens.shape != shape or scores.shape != shape:
+        raise EngineError(f"gave {tokens.shape}, not {shape}; {_AGAIN}")
+    if not np.isfinite(scores).all():
+        raise EngineError("scores are not finite; its weights or scales are broken, build it again")
+    if count and not 0 <= tokens.min() <= tokens.max() < len(spec.charset.tokens):
+        raise EngineError(f"emits ids outside its charset; {_AGAIN}")

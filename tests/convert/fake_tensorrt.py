@@ -55,7 +55,8 @@ class Notes:
     build_fails: str | None = None  # what is logged then
     foreign_cache: bytes = b"foreign"  # a timing cache that is refused
     loads: bool = True
-    on_build: Callable[[Any], None] = lambda config: None
+    on_build: Callable[[Any], None] = lambda config: None  # called by a build
+    log_error: Callable[[str], None] = lambda message: None  # as the library would, once there is a builder
 
 
 def load(name: str) -> tuple[Library, Notes]:
@@ -109,6 +110,7 @@ def _behaviour(name: str, module: Any, notes: Notes) -> dict[str, Any]:
 def _builder(module: Any, notes: Notes) -> dict[str, Any]:
     def init(self: Any, logger: Any) -> None:
         self._logger = logger
+        notes.log_error = lambda message: logger.log(module.ILogger.Severity.ERROR, message)
 
     def create_network(self: Any, flags: int) -> Any:
         kinds = module.NetworkDefinitionCreationFlag
@@ -178,6 +180,7 @@ def _config(module: Any, notes: Notes) -> dict[str, Any]:
         "clear_flag": lambda self, flag: notes.flags.discard(flag.name),
         "get_tactic_sources": lambda self: (1 << len(module.TacticSource)) - 1,
         "set_tactic_sources": lambda self, sources: _note(notes, f"tactics {_names(module.TacticSource, sources)}"),
+        "set_preview_feature": lambda self, feature, on: _note(notes, f"{feature.name} {on}"),
         "set_memory_pool_limit": set_memory_pool_limit,
         "get_memory_pool_limit": lambda self, pool: self._limit,
         "create_timing_cache": create_timing_cache,

@@ -4,16 +4,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
+from convert.artefact import load_model
 from convert.build_engine import main
+from convert.calibration import load_calibration
+from convert.simulate import read_simulated
+from convert.split import split
+from convert.turing import spread_scores
 from robustscanner.engine import file_sha256, read_manifest
 
 from .conftest import ROOT, TINY
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
-TARGETS = "sm_75,sm_80,sm_86,sm_89,sm_120"
+TARGETS = {"edge": "sm_80,sm_86,sm_89,sm_120", "r31": "sm_80,sm_120"}
 EDGE = ROOT / "runtime" / "robustscanner" / "models" / "edge.onnx"
 
 
@@ -52,7 +58,7 @@ def test_backbone_runs_in_the_precision_that_was_asked_for(
     name: str, precision: str, tmp_path: Path, crops: Path, request: pytest.FixtureRequest
 ) -> None:
     model = EDGE if name == "edge" else request.getfixturevalue("r31")
-    _, layers = build(model, precision, tmp_path, crops, "--target", TARGETS, "--max-batch", "4")
+    _, layers = build(model, precision, tmp_path, crops, "--target", TARGETS[name], "--max-batch", "4")
     found = convolutions(layers)
     backbone = sorted(node for node in found if node.startswith("/backbone/"))
     first = next(node for node in backbone if "conv1_1" in node or "layers.0.0" in node)
@@ -61,6 +67,26 @@ def test_backbone_runs_in_the_precision_that_was_asked_for(
     assert {found[node] for node in backbone if node != first} == {expected}
     assert found[first] == ("Half" if precision == "int8" else expected)  # it sees pixels
     assert found["/encoder/Conv"] == ("Half" if precision == "int8" else expected)
+
+
+def test_turing_gets_scores_without_matrix_products(tmp_path: Path, crops: Path) -> None:
+    """TensorRT-RTX has no FP32 products there."""
+    target, layers = build(TINY, "fp16", tmp_path, crops, "--target", "sm_75")
+    assert read_manifest(target).device["targets"] == "sm_75"
+    assert set(convolutions(layers).values()) == {"Half"}
+
+
+def test_spread_scores_read_the_same(crops: Path) -> None:
+    model, spec, _ = load_model(TINY)
+    graphs = split(model, spec)
+    spread = [spread_scores(graph) for graph in graphs]
+    for before, after in zip(graphs, spread, strict=True):
+        onnx.checker.check_model(after, full_check=True)
+        gone = {node.name for node in before.graph.node if node.op_type == "MatMul"}
+        gone -= {node.name for node in after.graph.node if node.op_type == "MatMul"}
+        assert gone in ({"/position/MatMul"}, {"similarity"})
+    calibration = load_calibration(crops, spec.input, images=6)
+    assert read_simulated(*spread, spec, calibration) == read_simulated(*graphs, spec, calibration)
 
 
 def test_bundle_and_its_papers(tmp_path: Path, crops: Path, capsys: pytest.CaptureFixture[str]) -> None:

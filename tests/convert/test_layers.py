@@ -112,13 +112,14 @@ def test_a_summary_leaves_bookkeeping_out() -> None:
     assert summarise([count, *parse_log(LOG), *parse_log(LOG)[2:]]) == {"Int8": 2, "Half": 1}
 
 
-@pytest.mark.parametrize("header", [{}, {"source": "build log", "library": "TensorRT-RTX 1.7.1"}])
-def test_json(header: dict[str, str]) -> None:
+@pytest.mark.parametrize("header", [{}, {"source": "build log", "device": {"name": "x"}}])
+def test_json(header: dict[str, object]) -> None:
     text = layers_to_json(parse_log(LOG), header)
     data = json.loads(text)
     assert {key: value for key, value in data.items() if key != "layers"} == header
     assert data["layers"][2]["nodes"] == ["/b/Conv", "/b/dq"]
-    assert text.count("\n") >= 3 + len(header)  # a layer a line
+    assert sum('"name": "/b/Conv_myl0_4"' in line for line in text.splitlines()) == 1
+    assert '"kind": "correlation"' in next(line for line in text.splitlines() if "/b/Conv_myl0_4" in line)
 
 
 def test_json_without_layers() -> None:

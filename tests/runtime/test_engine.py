@@ -106,8 +106,6 @@ def test_accuracy_may_be_unknown(bundle: Path) -> None:
         ("backend", None, r"missing ['backend']"),
         ("colour", "BGR", "unknown ['colour']"),
         ("backend", "openvino", "unknown backend 'openvino'; known are onnxruntime, tensorrt"),
-        ("backend", "tensorrt", "TensorRT engines need a newer version of the kit"),
-        ("backend", "tensorrt-rtx", "TensorRT engines need a newer version of the kit"),
         ("precision", "int4", "unknown precision 'int4'"),
         ("batch", {"min": 4, "opt": 2, "max": 8}, "needs 1 <= min <= opt <= max, not 4, 2, 8"),
         ("batch", {"min": 1, "opt": 2}, "batch: missing ['max']"),
