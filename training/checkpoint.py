@@ -1,7 +1,7 @@
 """Checkpoints: safetensors that hold the weights and, in their metadata, the spec and history. No pickle either way."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,11 @@ from robustscanner.errors import SpecError
 from robustscanner.output import replacing
 from robustscanner.spec import HISTORY_KEY, SPEC_KEY, ModelSpec
 from training.model.robustscanner import RobustScanner
+
+# Of a model trained with rounding: JSON, name of a tensor in the exported graph -> [lowest, highest value].
+RANGES_KEY = "robustscanner.activation_ranges"
+
+Ranges = Mapping[str, tuple[float, float]]
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -36,10 +41,24 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise SpecError(f"{path}: no readable safetensors file ({str(error).splitlines()[0]})") from None
 
 
-def save_checkpoint(path: Path, model: RobustScanner, history: Sequence[dict[str, Any]]) -> None:
-    """A trained model: weights, spec, and what was done to it."""
+def save_checkpoint(
+    path: Path, model: RobustScanner, history: Sequence[dict[str, Any]], *, ranges: Ranges | None = None
+) -> None:
+    """A trained model: weights, spec, what was done to it, and the ranges it was trained to be rounded within."""
     metadata = {SPEC_KEY: model.spec.to_json(), HISTORY_KEY: json.dumps(list(history))}
+    if ranges is not None:
+        metadata[RANGES_KEY] = json.dumps(dict(ranges))
     save_tensors(path, model.state_dict(), metadata)
+
+
+def load_ranges(path: Path) -> Ranges | None:
+    """Activation ranges of a checkpoint that was trained with rounding, by tensor name; None for others.
+
+    Raises:
+        SpecError: missing or not a safetensors file.
+    """
+    text = load_tensors(path)[1].get(RANGES_KEY)
+    return {name: (low, high) for name, (low, high) in json.loads(text).items()} if text else None
 
 
 def load_checkpoint(path: Path) -> tuple[RobustScanner, list[dict[str, Any]]]:

@@ -16,9 +16,11 @@ def read_crops(
 ) -> list[str]:
     """Texts of picture files, in order; float32, greedy."""
     charset, texts = Charset(model.spec.charset), []
+    device = model.encoder.weight.device
     for first in range(0, len(paths), batch_size):
         canvases, widths = make_batch([load_image(p) for p in paths[first : first + batch_size]], model.spec.input)
-        logits, tokens = model.greedy(torch.from_numpy(canvases), torch.from_numpy(widths), steps)
-        scores = logits.softmax(-1).amax(-1)
-        texts += [charset.decode(row, score)[0] for row, score in zip(tokens.numpy(), scores.numpy(), strict=True)]
+        pixels, valid = torch.from_numpy(canvases).to(device), torch.from_numpy(widths).to(device)
+        logits, tokens = model.greedy(pixels, valid, steps)
+        rows, scores = tokens.cpu().numpy(), logits.softmax(-1).amax(-1).cpu().numpy()
+        texts += [charset.decode(row, score)[0] for row, score in zip(rows, scores, strict=True)]
     return texts

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
@@ -11,10 +12,23 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
 
 from robustscanner.program import exit_status
 
+if TYPE_CHECKING:
+    import torch
+
+    from training.config import TrainConfig
+    from training.data.source import Source
+    from training.data.stream import MixedStream
+    from training.distributed import Processes
+    from training.trainer import Trainer
+
 EPILOG = """examples:
   python training/train.py training/configs/edge.yaml -o runs/edge --words words.txt --crops crops/*
   python training/train.py training/configs/edge.yaml -o runs/edge --words words.txt --crops crops/* --resume
   python training/train.py training/configs/edge.yaml -o runs/try --words words.txt --set steps=200 --set seed=7
+  python training/train.py training/configs/edge.yaml -o runs/edge --data mjsynth.lmdb=3 crops/svt_train words.txt=2
+  torchrun --nproc-per-node 4 training/train.py training/configs/r31.yaml -o runs/r31 --words words.txt --crops crops/*
+  python training/train.py training/configs/finetune.yaml -o runs/plates --words plates.txt --crops plates \\
+      --init-from runs/edge/best.safetensors
 """
 
 
@@ -24,8 +38,8 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="YAML settings, see training/configs")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="last and best checkpoint, log")
-    parser.add_argument("--words", type=Path, required=True, metavar="FILE", help="word list for rendering, one a line")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="states, best checkpoint, log")
+    parser.add_argument("--words", type=Path, metavar="FILE", help="word list for rendering, one a line")
     parser.add_argument(
         "--crops",
         type=Path,
@@ -35,11 +49,24 @@ def parse_arguments() -> argparse.Namespace:
         help="folders with labels.tsv; one named twice counts twice",
     )
     parser.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="PATH[=WEIGHT]",
+        help="LMDBs, folders and word lists with a weight each, instead of --words, --crops and real_share",
+    )
+    parser.add_argument(
         "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="replace a setting"
     )
-    parser.add_argument("--resume", action="store_true", help="continue from DIR/last.safetensors")
+    parser.add_argument(
+        "--init-from", type=Path, metavar="CHECKPOINT", help="start from its weights; its characters may be others"
+    )
+    parser.add_argument("--teacher", type=Path, metavar="CHECKPOINT", help="learn from its answers too (distillation)")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest state in DIR")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that render words (default: 1)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="of the training process")
+    parser.add_argument("--tensorboard", action="store_true", help="write DIR/tensorboard as well")
     parser.add_argument("-f", "--force", action="store_true", help="start anew in a folder that holds a run")
     parser.add_argument("-v", "--verbose", action="store_true")
     return parser.parse_args()
@@ -52,47 +79,123 @@ def main() -> int:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Wires data, model and loop together."""
+    """Reads the settings, meets the other processes if there are any, and trains.
+
+    Raises:
+        RobustScannerError: whatever the user can mend.
+    """
+    import torch
+
+    from training.config import load_config
+    from training.distributed import joined
+
+    config = load_config(arguments.config, arguments.overrides)
+    _check_arguments(arguments, config)
+    torch.set_num_threads(arguments.threads)
+    kind = arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    with joined(kind) as processes:
+        device = torch.device(kind, processes.local_rank) if kind == "cuda" else torch.device(kind)
+        if kind == "cuda":
+            torch.cuda.set_device(device)  # NCCL takes the current one
+        _start_logging(arguments, processes)
+        _train(arguments, config, processes, device)
+
+
+def _train(
+    arguments: argparse.Namespace, config: "TrainConfig", processes: "Processes", device: "torch.device"
+) -> None:
+    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm.contrib.logging import logging_redirect_tqdm  # type: ignore[import-untyped]
+
+    from training.data.source import held_out_crops
+    from training.distill import load_teacher
+    from training.report import Report
+    from training.trainer import Trainer
+
+    sources = _sources(arguments, config)
+    stream = _open_stream(sources, config, processes)
+    trainer = Trainer(
+        config,
+        arguments.output,
+        held_out_crops(sources, config.held_out_share),
+        init_from=None if arguments.resume else arguments.init_from,
+        teacher=load_teacher(arguments.teacher, config.spec) if arguments.teacher else None,
+        device=device,
+        processes=processes,
+    )
+    board = _open_folder(arguments, trainer)
+    log = trainer.folder.log if processes.is_first else None
+    quiet = None if processes.is_first else True  # None: not on a terminal; the log file says the same
+    with tqdm(total=config.steps, initial=trainer.step, unit="step", disable=quiet) as bar, logging_redirect_tqdm():
+        report = Report(log, bar, board, steps=config.steps, words=config.batch_size)
+        trainer.run(stream.batches(workers=arguments.workers, first_step=trainer.step), report)
+
+
+def _sources(arguments: argparse.Namespace, config: "TrainConfig") -> "list[Source]":
+    """What to train on; of --crops, every crop is as likely as any other."""
+    from training.config import ConfigError
+    from training.data.folder import read_labels
+    from training.data.source import Source
+
+    if arguments.data and (arguments.words or arguments.crops):
+        raise ConfigError("--data: says where all words come from; leave out --words and --crops")
+    if arguments.data:
+        return [Source.parse(text) for text in arguments.data]
+    counts = [len(read_labels(folder)) for folder in arguments.crops]
+    real_share = (config.real_share if arguments.words else 1.0) if counts else 0.0
+    shares = [(folder, real_share * count / sum(counts)) for folder, count in zip(arguments.crops, counts, strict=True)]
+    sources = [Source("render", arguments.words, 1 - real_share)] if arguments.words and real_share < 1 else []
+    return [*sources, *(Source("folder", folder, share) for folder, share in shares if share)]
+
+
+def _check_arguments(arguments: argparse.Namespace, config: "TrainConfig") -> None:
+    from training.config import ConfigError
+    from training.run_folder import RunFolder
+
+    if not arguments.resume and not arguments.force and RunFolder(arguments.output).states():
+        raise ConfigError(f"{arguments.output}: holds a run; continue it with --resume or replace it with --force")
+    if config.qat and not arguments.init_from and not arguments.resume:
+        raise ConfigError("qat: fine-tunes a trained model; give one with --init-from CHECKPOINT")
+
+
+def _start_logging(arguments: argparse.Namespace, processes: "Processes") -> None:
     import logging
 
-    import torch
-    from torch.utils.data import DataLoader
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
+    level = logging.DEBUG if arguments.verbose else logging.INFO
+    logging.basicConfig(level=level if processes.is_first else logging.WARNING, format="%(asctime)s %(message)s")
 
-    from training.config import ConfigError, load_config
-    from training.data.folder import is_held_out, read_labels
-    from training.data.stream import WordStream
-    from training.data.synth import WordSynthesizer
-    from training.trainer import Report, Trainer
 
-    logging.basicConfig(level=logging.DEBUG if arguments.verbose else logging.INFO, format="%(asctime)s %(message)s")
-    config = load_config(arguments.config, arguments.overrides)
-    if not arguments.resume and not arguments.force and (arguments.output / "last.safetensors").exists():
-        raise ConfigError(f"{arguments.output}: holds a run; continue it with --resume or replace it with --force")
-    torch.set_num_threads(arguments.threads)
-    crops = [crop for folder in arguments.crops for crop in read_labels(folder)]
-    held_out = list(dict.fromkeys(crop for crop in crops if is_held_out(crop, config.held_out_share)))
-    kept = [crop for crop in crops if not is_held_out(crop, config.held_out_share)]
-    trainer = Trainer(config, arguments.output, held_out)
+def _open_folder(arguments: argparse.Namespace, trainer: "Trainer") -> Any:
+    """Makes the folder ready for a new or a resumed run; returns what writes for TensorBoard, if wanted."""
+    from training.config import save_config
+    from training.report import open_board
+
+    folder = trainer.folder
     if arguments.resume:
         trainer.resume()
-    words = arguments.words.read_text(encoding="utf-8").split()
-    stream = WordStream(
+    if not trainer.processes.is_first:
+        return None
+    folder.path.mkdir(parents=True, exist_ok=True)
+    if arguments.resume:
+        folder.rewind_log(trainer.step)
+    else:
+        folder.clear()
+    save_config(trainer.config, folder.config, sys.argv)
+    return open_board(folder.tensorboard, trainer.step) if arguments.tensorboard else None
+
+
+def _open_stream(sources: "list[Source]", config: "TrainConfig", processes: "Processes") -> "MixedStream":
+    from training.data.source import open_sources
+    from training.data.stream import MixedStream
+
+    return MixedStream(
         config.spec,
-        WordSynthesizer(words, characters=config.characters),
-        kept,
-        real_share=config.real_share,
-        batch_size=config.batch_size,
+        open_sources(sources, config.spec, held_out_share=config.held_out_share),
+        batch_size=processes.share(config.batch_size),
         bucket_batches=config.bucket_batches,
-        seed=config.seed + trainer.step,  # a resumed run draws other words than the first part did
+        seed=config.seed,
+        shard=(processes.rank, processes.count),
     )
-    loader = DataLoader(
-        stream, batch_size=None, num_workers=arguments.workers, prefetch_factor=4 if arguments.workers else None
-    )
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=config.steps, initial=trainer.step, unit="step", disable=None) as bar, logging_redirect_tqdm():
-        trainer.run(iter(loader), Report(arguments.output / "log.jsonl", bar))
 
 
 if __name__ == "__main__":

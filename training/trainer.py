@@ -1,133 +1,245 @@
-"""The training loop: teacher forcing, an auxiliary CTC head, and a state that survives a kill."""
+"""The training loop: teacher forcing, and a state that survives a kill."""
 
 import json
 import logging
-import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from robustscanner import __version__
 from robustscanner.errors import SpecError
 from robustscanner.metrics import Accuracy, score_words
-from robustscanner.spec import SPEC_KEY
+from robustscanner.spec import HISTORY_KEY, SPEC_KEY
 from training.checkpoint import load_tensors, save_checkpoint, save_tensors
-from training.config import TrainConfig
+from training.config import ConfigError, TrainConfig
 from training.data.folder import LabelledCrop
 from training.data.stream import Batch
+from training.distill import teach
+from training.distributed import Processes, share_batch_norm
+from training.ema import Average
+from training.finetune import inherit
+from training.learner import Learner
 from training.model.robustscanner import RobustScanner
+from training.qat import OBSERVED_SHARE
 from training.reader import read_crops
+from training.report import Report
+from training.run_folder import RunFolder
+from training.schedule import learning_rate
+
+CPU = torch.device("cpu")
 
 logger = logging.getLogger(__name__)
 
 
-class Learner(nn.Module):
-    """The model with what only training needs: its losses and the CTC head."""
-
-    def __init__(self, model: RobustScanner, ctc_weight: float) -> None:
-        super().__init__()
-        self.model, self.ctc_weight = model, ctc_weight
-        # Joint CTC and attention training aligns the features long before attention alone would (arXiv:1609.06773).
-        self.ctc_head = nn.Linear(model.backbone.channels, len(model.spec.charset.tokens) + 1)
-
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross entropy over the padded labels, and CTC; both scalars."""
-        inputs, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]
-        features = self.model.features(batch.images)  # (N, C, H, W)
-        memory = self.model.remember(features, batch.valid_width, inputs.shape[1])
-        logits = self.model.decoder(inputs, memory)[0].float()  # (N, T, classes)
-        pad = self.model.spec.charset.pad_id
-        # The classifier need not be able to emit pad, so ignored targets must not be checked against its classes.
-        read = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=pad)
-        return read, self._ctc(features, batch) if self.ctc_weight else read.new_zeros(())
-
-    def _ctc(self, features: Tensor, batch: Batch) -> Tensor:
-        charset = self.model.spec.charset
-        columns = self.ctc_head(features.mean(2).transpose(1, 2)).float()  # (N, W, tokens + blank)
-        labels = batch.tokens[:, 1:].clone()
-        is_character = (labels != charset.end_id) & (labels != charset.pad_id)
-        return F.ctc_loss(
-            columns.log_softmax(-1).transpose(0, 1),  # (W, N, tokens + blank)
-            labels,
-            batch.valid_width.long() // self.model.backbone.shrink[1],
-            is_character.sum(1),
-            blank=columns.shape[2] - 1,
-            zero_infinity=True,  # a label longer than its picture has columns teaches nothing
-        )
-
-
 class Trainer:
-    """Owns the optimiser and the run's folder: `last.safetensors` to resume, `best.safetensors` to ship."""
+    """Owns the model in training, the optimiser, and the run's folder.
 
-    def __init__(self, config: TrainConfig, folder: Path, validation: Sequence[LabelledCrop]) -> None:
-        self.config, self.folder, self.validation = config, folder, validation
-        torch.manual_seed(config.seed)
-        self.learner = Learner(RobustScanner(config.spec), config.ctc_weight).to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.learning_rate, betas=(0.9, 0.98))
+    Args:
+        config: the settings.
+        folder: of the run.
+        validation: crops that choose the best model.
+        init_from: a checkpoint to start from instead of noise.
+        teacher: a model whose answers count as well, see `training.distill`.
+        device: where to compute.
+        processes: that share each step's words; only the first one writes files.
+
+    Raises:
+        ConfigError: settings that do not go with the device or with each other.
+        SpecError: a checkpoint that does not fit.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path,
+        validation: Sequence[LabelledCrop],
+        *,
+        init_from: Path | None = None,
+        teacher: RobustScanner | None = None,
+        device: torch.device = CPU,
+        processes: Processes = Processes(),
+    ) -> None:
+        _check_device(config, device)
+        self.config, self.folder, self.validation = config, RunFolder(folder), validation
+        self.device, self.processes = device, processes
+        self.teacher = teacher.to(device) if teacher else None
         self.step, self.best = 0, -1.0
+        self.history: list[dict[str, Any]] = []  # of the checkpoint it started from
+        torch.manual_seed(config.seed)
+        self.learner = self._make_learner(init_from).to(device)
+        self.learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = Average(self.model, config.ema_decay) if config.ema_decay else None
+        self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=config.learning_rate, betas=(0.9, 0.98))
+        # Half precision rounds small gradients to zero, so they are computed of a larger loss.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self._forward = self._shared(self.learner)
 
     @property
     def model(self) -> RobustScanner:
         """The model in training."""
-        return self.learner.model
+        model: RobustScanner = self.learner.model
+        return model
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """One optimiser step; returns the losses: `loss` of reading, `ctc`, and `distill` with a teacher.
+
+        Raises:
+            SpecError: the loss is no longer a number.
+        """
+        self.learner.train()
+        if self.learner.quantisation:
+            self.learner.quantisation.observe(self.step < OBSERVED_SHARE * self.config.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.step)
+        losses = self._losses(Batch(*(tensor.to(self.device, non_blocking=True) for tensor in batch)))
+        loss = losses["loss"] + self.config.ctc_weight * losses["ctc"]
+        loss = loss + self.config.distill_weight * losses.get("distill", 0)
+        self._descend(loss)
+        self.step += 1
+        if self.average:
+            self.average.update(self.step)
+        return self._means(losses)
+
+    def run(self, batches: Iterator[Batch], report: Report) -> None:
+        """Trains to the configured number of steps, validating and saving on the way."""
+        while self.step < self.config.steps:
+            losses = self.train_step(next(batches))
+            report.add(self.step, losses, lr=self.optimizer.param_groups[0]["lr"])
+            if self._is_due(self.config.validate_every):
+                report.note(self.step, {"held_out": self.validate().rate})
+            if self._is_due(self.config.checkpoint_every):
+                report.write(self.step)  # so that a resumed run draws its averages over the same steps
+                self.save()
+
+    def validate(self) -> Accuracy:
+        """Reads the held-out crops, with the averaged weights; the best model so far is saved."""
+        crops, started = self.processes.mine(self.validation), time.perf_counter()
+        steps = min(self.config.max_length, max((len(crop.label) for crop in self.validation), default=0) + 2)
+        self.learner.eval()
+        with self.average.applied() if self.average else nullcontext():
+            readings = self.processes.gather(read_crops(self.model, [crop.path for crop in crops], steps=steps))
+            accuracy = score_words(readings, [crop.label for crop in self.validation])
+            if accuracy.rate >= self.best:
+                self.best = accuracy.rate
+                self._save_best(accuracy)
+        seconds = time.perf_counter() - started
+        message = "step %d: %.1f %% of %d held-out words, read in %.0f s"
+        logger.info(message, self.step, 100 * accuracy.rate, accuracy.words, seconds)
+        return accuracy
+
+    def save(self) -> None:
+        """Everything a resumed run needs, in one file; older ones are removed."""
+        if not self.processes.is_first:
+            return
+        tensors = {f"learner.{name}": tensor for name, tensor in self.learner.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+        if self.average:
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
+        metadata = {
+            "step": str(self.step),
+            "best": str(self.best),
+            "scaler": json.dumps(self.scaler.state_dict()),
+            "config": json.dumps(self.config.to_dict()),
+            SPEC_KEY: self.model.spec.to_json(),
+            HISTORY_KEY: json.dumps(self.history),
+        }
+        save_tensors(self.folder.state(self.step), tensors, metadata)
+        self.folder.rotate(self.config.keep_checkpoints)
+
+    def resume(self) -> None:
+        """Continues from the newest state in the folder.
+
+        Raises:
+            SpecError: there is none, or it belongs to another model.
+        """
+        states = self.folder.states()
+        if not states:
+            raise SpecError(f"{self.folder.path}: holds no state of a run to resume; start one without --resume")
+        tensors, metadata = load_tensors(states[-1])
+        if metadata.get(SPEC_KEY) != self.model.spec.to_json():
+            raise SpecError(
+                f"{states[-1]}: belongs to another model than the configuration; choose another output folder"
+            )
+        try:
+            self.learner.load_state_dict(_part(tensors, "learner."))
+            self._load_optimizer(_part(tensors, "optimizer."))
+            averaged = _part(tensors, "average.") or self.model.state_dict()  # a run that began before there was one
+            if self.average:
+                self.average.load(averaged)
+        except (RuntimeError, ValueError) as error:
+            raise SpecError(f"{states[-1]}: {' '.join(str(error).split())[:300]}") from None
+        self.step, self.best = int(metadata["step"]), float(metadata["best"])
+        self.history = json.loads(metadata.get(HISTORY_KEY, "[]"))
+        if scaler := json.loads(metadata.get("scaler", "{}")):
+            self.scaler.load_state_dict(scaler)
+        self._tell_changes(json.loads(metadata.get("config", "{}")))
+
+    def _make_learner(self, init_from: Path | None) -> Learner:
+        config = self.config
+        model = RobustScanner(config.spec)
+        if init_from:
+            inherited = inherit(model, init_from)
+            self.history = inherited.history
+            logger.info("%s", inherited)
+        learner = Learner(model, config.ctc_weight, temperature=config.distill_temperature, quantised=config.qat)
+        if self.processes.count > 1 and config.sync_batch_norm and not config.qat:  # which has none left
+            share_batch_norm(learner, self.device.type)
+        if config.compile:
+            model.backbone.compile(dynamic=True)  # widths differ from batch to batch
+        return learner
+
+    def _shared(self, learner: Learner) -> nn.Module:
+        if self.processes.count == 1:
+            return learner
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(learner, device_ids=devices)
 
     def _parameter_groups(self) -> list[dict[str, object]]:
         matrices = [p for p in self.learner.parameters() if p.ndim > 1]
         others = [p for p in self.learner.parameters() if p.ndim <= 1]  # biases and BN: decay only hurts them
         return [{"params": matrices, "weight_decay": self.config.weight_decay}, {"params": others, "weight_decay": 0.0}]
 
-    def learning_rate(self) -> float:
-        """Linear warm-up, then a cosine to 1 % of the peak."""
-        config = self.config
-        if self.step < config.warmup_steps:
-            return config.learning_rate * (self.step + 1) / config.warmup_steps
-        progress = min(1.0, (self.step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
-        return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        kind = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
+        with torch.autocast(self.device.type, kind, enabled=self.config.precision != "fp32"):
+            taught = teach(self.teacher, batch) if self.teacher else None
+            losses = self._forward(batch, taught)
+        # Means over this process's characters, which are more or fewer than another one's, to parts of the whole mean.
+        characters = (batch.tokens[:, 1:] != self.model.spec.charset.pad_id).sum().float()
+        part = characters * self.processes.count / self.processes.total(characters.clone())
+        named = {"loss": losses.read * part, "ctc": losses.ctc}
+        return named | ({"distill": losses.distill * part} if self.teacher else {})
 
-    def train_step(self, batch: Batch) -> tuple[float, float]:
-        """One optimiser step; returns the reading loss and the CTC loss.
-
-        Raises:
-            SpecError: the loss is no longer a number.
-        """
-        self.learner.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
-            read, ctc = self.learner(batch)
-        loss = read + self.config.ctc_weight * ctc
+    def _descend(self, loss: Tensor) -> None:
         if not loss.isfinite():
             raise SpecError(f"loss is {loss.item()} at step {self.step}; resume with a lower learning_rate")
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.learner.parameters(), self.config.clip_norm)
-        self.optimizer.step()
-        self.step += 1
-        return read.item(), ctc.item()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimizer)
+        if self.config.clip_norm:
+            nn.utils.clip_grad_norm_(self.learner.parameters(), self.config.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
-    def run(self, batches: Iterator[Batch], report: "Report") -> None:
-        """Trains to the configured number of steps, validating and saving on the way."""
-        while self.step < self.config.steps:
-            report.add(self, *self.train_step(next(batches)))
-            if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
-                self.validate()
-            if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
-                self.save()
+    def _means(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        values = self.processes.total(torch.stack([loss.detach() for loss in losses.values()])) / self.processes.count
+        return dict(zip(losses, values.tolist(), strict=True))
 
-    def validate(self) -> Accuracy:
-        """Reads the held-out crops; the best model so far is saved."""
-        steps = min(self.config.max_length, max((len(crop.label) for crop in self.validation), default=0) + 2)
-        readings = read_crops(self.model.eval(), [crop.path for crop in self.validation], steps=steps)
-        accuracy = score_words(readings, [crop.label for crop in self.validation])
-        logger.info("step %d: %.1f %% of %d held-out words", self.step, 100 * accuracy.rate, accuracy.words)
-        if accuracy.rate >= self.best:
-            self.best = accuracy.rate
-            save_checkpoint(self.folder / "best.safetensors", self.model, [self._history(accuracy)])
-        return accuracy
+    def _is_due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.config.steps
+
+    def _save_best(self, accuracy: Accuracy) -> None:
+        if self.processes.is_first:
+            ranges = self.learner.quantisation.ranges() if self.learner.quantisation else None
+            history = [*self.history, self._history(accuracy)]
+            save_checkpoint(self.folder.best, self.model, history, ranges=ranges)
 
     def _history(self, accuracy: Accuracy) -> dict[str, object]:
         return {
@@ -138,59 +250,28 @@ class Trainer:
             "words": self.step * self.config.batch_size,
             "seed": self.config.seed,
             "held_out": {"words": accuracy.words, "correct": accuracy.correct},
+            **({"teacher": self.teacher.spec.name} if self.teacher else {}),
+            **({"qat": True} if self.config.qat else {}),
         }
 
-    def save(self) -> None:
-        """Everything a resumed run needs, in one file."""
-        tensors = {f"learner.{name}": tensor for name, tensor in self.learner.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
-        metadata = {"step": str(self.step), "best": str(self.best), SPEC_KEY: self.model.spec.to_json()}
-        save_tensors(self.folder / "last.safetensors", tensors, metadata)
-
-    def resume(self) -> None:
-        """Continues from `last.safetensors`.
-
-        Raises:
-            SpecError: no such file, or it belongs to another model.
-        """
-        path = self.folder / "last.safetensors"
-        tensors, metadata = load_tensors(path)
-        if metadata.get(SPEC_KEY) != self.model.spec.to_json():
-            raise SpecError(f"{path}: belongs to another model than the configuration; choose another output folder")
+    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        try:
-            self.learner.load_state_dict(
-                {n[len("learner.") :]: t for n, t in tensors.items() if n.startswith("learner.")}
-            )
-            self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        except (RuntimeError, ValueError) as error:
-            raise SpecError(f"{path}: {' '.join(str(error).split())[:300]}") from None
-        self.step, self.best = int(metadata["step"]), float(metadata["best"])
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+    def _tell_changes(self, earlier: dict[str, Any]) -> None:
+        now = self.config.to_dict()
+        changes = [f"{key} {earlier[key]!r} -> {now[key]!r}" for key in earlier if now.get(key) != earlier[key]]
+        if changes:
+            logger.info("resumed with other settings: %s", ", ".join(changes))
 
 
-class Report:
-    """Running averages to a log file (JSON lines) and to a progress bar."""
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
-    def __init__(self, log: Path, bar: "object", every: int = 50) -> None:
-        self._log, self._bar, self._every = log, bar, every
-        self._sums, self._since = [0.0, 0.0], time.perf_counter()
 
-    def add(self, trainer: Trainer, read: float, ctc: float) -> None:
-        """One step's losses."""
-        self._sums = [self._sums[0] + read, self._sums[1] + ctc]
-        self._bar.update()
-        if trainer.step % self._every == 0:
-            now = time.perf_counter()
-            read, ctc = (total / self._every for total in self._sums)
-            rate = self._every * trainer.config.batch_size / (now - self._since)
-            line = {"step": trainer.step, "loss": read, "ctc": ctc, "lr": trainer.learning_rate(), "words_per_s": rate}
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({key: round(value, 6) for key, value in line.items()}) + "\n")
-            self._bar.set_postfix(loss=f"{read:.3f}", words_per_s=f"{rate:.0f}")
-            self._sums, self._since = [0.0, 0.0], now
+def _check_device(config: TrainConfig, device: torch.device) -> None:
+    if config.precision == "fp16" and device.type != "cuda":
+        raise ConfigError("precision: fp16 needs a GPU; set precision=bf16")

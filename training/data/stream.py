@@ -1,21 +1,21 @@
 """An endless, seeded mix of rendered words and real crops, ready for the network."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Generator, Sequence
+from itertools import count
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
-from robustscanner.charset import Charset
-from robustscanner.preprocess import draw_canvas, fitted_width, load_image
+from robustscanner.preprocess import draw_canvas, fitted_width
 from robustscanner.spec import ModelSpec
-from training.data.augment import augment
-from training.data.folder import LabelledCrop
-from training.data.synth import WordSynthesizer
+from training.data.record import Skipped, describe_skipped
+from training.data.source import Drawer, Word, draw_usable
 
 logger = logging.getLogger(__name__)
 
@@ -40,61 +40,91 @@ class Batch(NamedTuple):
         return cls(torch.from_numpy(trimmed), torch.tensor(widths, dtype=torch.int32), tokens)
 
 
-def encode_label(text: str, charset: Charset, max_length: int) -> list[int] | None:
-    """Ids of a label without its spaces, or None if a character is unknown or it is empty or too long to decode."""
-    text = text.replace(" ", "")
-    known = set(charset.characters)
-    if not 0 < len(text) < max_length or not known.issuperset(text):
-        return None
-    return charset.encode(text)
+class Bucket(NamedTuple):
+    """Several batches, each of words of about the same width: narrow canvases cost less."""
+
+    batches: list[Batch]
+    skipped: dict[tuple[str, str], int]  # what was left out on the way; no Counter: pinning memory would double it
 
 
-class WordStream(IterableDataset[Batch]):
-    """Batches without end; each worker draws its own, from a seed of its own."""
+class MixedStream(Dataset[Bucket]):
+    """Buckets without end from weighted sources; what one holds depends on the seed and its number alone."""
 
     def __init__(
         self,
         spec: ModelSpec,
-        synthesizer: WordSynthesizer,
-        crops: Sequence[LabelledCrop],
+        drawers: Sequence[tuple[Drawer, float]],
         *,
-        real_share: float,
         batch_size: int,
         bucket_batches: int,
         seed: int,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
-        super().__init__()
-        self.spec, self.synthesizer, self.batch_size, self.seed = spec, synthesizer, batch_size, seed
-        self.bucket_batches = bucket_batches
-        self.charset = Charset(spec.charset)
-        encoded = [(crop.path, encode_label(crop.label, self.charset, spec.network.max_length)) for crop in crops]
-        self.crops = [(path, label) for path, label in encoded if label is not None]
-        self.real_share = real_share if self.crops else 0.0
-        if len(self.crops) < len(crops):
-            logger.info(
-                "%d of %d crops left out: label not readable with this charset",
-                len(crops) - len(self.crops),
-                len(crops),
-            )
+        """Prepares the mix.
 
-    def __iter__(self) -> Iterator[Batch]:
+        Args:
+            spec: the model to draw canvases and encode labels for.
+            drawers: the sources, each with its weight; see `open_sources`.
+            batch_size: words of a batch.
+            bucket_batches: batches of a bucket.
+            seed: of all choices.
+            shard: number of this process and count of the processes that train together; each sees other buckets.
+        """
+        self.spec, self.batch_size, self.bucket_batches = spec, batch_size, bucket_batches
+        self._drawers, weights = [drawer for drawer, _ in drawers], [weight for _, weight in drawers]
+        self._shares = np.array(weights) / sum(weights)
+        self._seed, self._shard = seed, shard
+
+    def batches(
+        self, *, first_step: int = 0, workers: int = 0, pin_memory: bool = False
+    ) -> Generator[Batch, None, None]:
+        """The batches from a step on, 0 being the first; the same ones whatever the number of worker processes.
+
+        Records that cannot be used are left out; the log says so at the first of a kind, and how many when this closes.
+        """
+        first, done = divmod(first_step, self.bucket_batches)
+        loader = DataLoader(
+            self,
+            batch_size=None,
+            sampler=count(first),
+            num_workers=workers,
+            prefetch_factor=2 if workers else None,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # for the workers' seeds, which are not used: the global one stays as it is
+        )
+        skipped: Skipped = Counter()
+        try:
+            for bucket in loader:
+                for name, reason in sorted(bucket.skipped.keys() - skipped.keys()):
+                    logger.info("%s: records are left out: %s", name, reason)
+                skipped.update(bucket.skipped)
+                yield from bucket.batches[done:]
+                done = 0
+        finally:
+            for line in describe_skipped(skipped):
+                logger.warning("%s", line)
+
+    def __getitem__(self, index: int) -> Bucket:
+        """One bucket, drawn anew each time.
+
+        Raises:
+            DataError: a source holds next to nothing that can be used.
+        """
         cv2.setNumThreads(0)
-        worker = get_worker_info()
-        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
-        while True:
-            yield from self._bucket(rng)
+        seeds = [self._seed, index * self._shard[1] + self._shard[0]]
+        rng = np.random.default_rng(seeds)
+        # A generator for each source: what one draws, or leaves out, does not move the others. (0 would repeat rng's.)
+        rngs = [np.random.default_rng([*seeds, number]) for number in range(1, len(self._drawers) + 1)]
+        skipped: Skipped = Counter()
+        chosen = rng.choice(len(rngs), self.batch_size * self.bucket_batches, p=self._shares)
+        words = [draw_usable(self._drawers[number], rngs[number], skipped) for number in chosen]
+        words.sort(key=self._width)
+        firsts = rng.permutation(self.bucket_batches) * self.batch_size
+        return Bucket([self._batch(words[first : first + self.batch_size]) for first in firsts], dict(skipped))
 
-    def _bucket(self, rng: np.random.Generator) -> Iterator[Batch]:
-        """Several batches, each of words of about the same width: narrow canvases cost less."""
-        words = [self._draw(rng) for _ in range(self.batch_size * self.bucket_batches)]
-        words.sort(key=lambda word: fitted_width(*word[0].shape[:2], self.spec.input))
-        for index in rng.permutation(self.bucket_batches):
-            images, labels = zip(*words[index * self.batch_size :][: self.batch_size], strict=True)
-            yield Batch.of(list(images), list(labels), self.spec)
+    def _batch(self, words: list[Word]) -> Batch:
+        return Batch.of([image for image, _ in words], [label for _, label in words], self.spec)
 
-    def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
-        if rng.random() < self.real_share:
-            path, label = self.crops[rng.integers(len(self.crops))]
-            return augment(load_image(path), rng), label
-        image, text = self.synthesizer.sample(rng)
-        return image, self.charset.encode(text)
+    def _width(self, word: Word) -> int:
+        height, width = word[0].shape[:2]
+        return fitted_width(height, width, self.spec.input)

@@ -14,15 +14,18 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample: nn.Module = nn.Identity()
         if in_channels != channels:
             self.downsample = nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
+        self.relu2 = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W)
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(y)) + self.downsample(x), inplace=True)
+        y = self.relu1(self.bn1(self.conv1(x)))
+        out: Tensor = self.relu2(self.bn2(self.conv2(y)) + self.downsample(x))
+        return out
 
 
 def _conv_bn_relu(
@@ -55,17 +58,21 @@ class ResNet31(nn.Module):
         self.conv4, self.bn4 = nn.Conv2d(512, 512, 3, padding=1), nn.BatchNorm2d(512)
         self.block5 = _blocks(512, 512, 3)
         self.conv5, self.bn5 = nn.Conv2d(512, 512, 3, padding=1), nn.BatchNorm2d(512)
+        self.relu1_1, self.relu1_2 = nn.ReLU(inplace=True), nn.ReLU(inplace=True)
+        self.relu2, self.relu3 = nn.ReLU(inplace=True), nn.ReLU(inplace=True)
+        self.relu4, self.relu5 = nn.ReLU(inplace=True), nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, 3, H, W)
-        x = F.relu(self.bn1_1(self.conv1_1(x)))
-        x = F.relu(self.bn1_2(self.conv1_2(x)))
+        x = self.relu1_1(self.bn1_1(self.conv1_1(x)))
+        x = self.relu1_2(self.bn1_2(self.conv1_2(x)))
         x = F.max_pool2d(x, 2, 2)  # (N, 128, H/2, W/2)
-        x = F.relu(self.bn2(self.conv2(self.block2(x))))
+        x = self.relu2(self.bn2(self.conv2(self.block2(x))))
         x = F.max_pool2d(x, 2, 2)  # (N, 256, H/4, W/4)
-        x = F.relu(self.bn3(self.conv3(self.block3(x))))
+        x = self.relu3(self.bn3(self.conv3(self.block3(x))))
         x = F.max_pool2d(x, (2, 1), (2, 1))  # (N, 256, H/8, W/4)
-        x = F.relu(self.bn4(self.conv4(self.block4(x))))
-        return F.relu(self.bn5(self.conv5(self.block5(x))))  # (N, 512, H/8, W/4)
+        x = self.relu4(self.bn4(self.conv4(self.block4(x))))
+        out: Tensor = self.relu5(self.bn5(self.conv5(self.block5(x))))  # (N, 512, H/8, W/4)
+        return out
 
 
 class EdgeNet(nn.Module):
