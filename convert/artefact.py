@@ -1,7 +1,7 @@
 """What conversion leaves behind: files that know their spec and history, written whole or not at all."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from robustscanner import __version__
 from robustscanner.engine import file_sha256
 from robustscanner.errors import EngineError
 from robustscanner.output import OutputError, check_output, replacing
-from robustscanner.spec import HISTORY_KEY, SPEC_KEY, ModelSpec
+from robustscanner.spec import HISTORY_KEY, RANGES_KEY, SPEC_KEY, ModelSpec
 
 
 def prepare_output(output: Path, *, force: bool) -> None:
@@ -29,11 +29,26 @@ def file_step(name: str, tool: str, source: Path) -> dict[str, Any]:
     return {"step": name, "tool": tool, "version": __version__, "input": source.name, "input_sha256": digest}
 
 
-def with_metadata(model: onnx.ModelProto, spec: ModelSpec, history: Sequence[dict[str, Any]]) -> onnx.ModelProto:
-    """The same model, knowing its spec and history."""
+def with_metadata(
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    history: Sequence[dict[str, Any]],
+    *,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> onnx.ModelProto:
+    """The same model, knowing its spec and history, and the ranges that it was trained to be rounded within, if so."""
+    metadata = {SPEC_KEY: spec.to_json(), HISTORY_KEY: json.dumps(list(history))}
+    if ranges:
+        metadata[RANGES_KEY] = json.dumps(dict(ranges))
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {SPEC_KEY: spec.to_json(), HISTORY_KEY: json.dumps(list(history))})
+    onnx.helper.set_model_props(model, metadata)
     return model
+
+
+def trained_ranges(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:
+    """Ranges of the activations of a model that was trained with rounding, by tensor name; none of others."""
+    text = next((entry.value for entry in model.metadata_props if entry.key == RANGES_KEY), "{}")
+    return {name: (low, high) for name, (low, high) in json.loads(text).items()}
 
 
 def load_model(path: Path) -> tuple[onnx.ModelProto, ModelSpec, list[dict[str, Any]]]:

@@ -45,7 +45,7 @@ def export(checkpoint: Path, output: Path, *, fold_values: bool, force: bool) ->
     Raises:
         RobustScannerError: a checkpoint that cannot be used, an existing output, or a graph that reads differently.
     """
-    from training.checkpoint import load_checkpoint
+    from training.checkpoint import load_checkpoint, load_ranges
 
     from .artefact import file_step, prepare_output, save_model, with_metadata
     from .graph import build_graph, compare, simplify
@@ -55,7 +55,8 @@ def export(checkpoint: Path, output: Path, *, fold_values: bool, force: bool) ->
     graph = simplify(build_graph(model, fold_values=fold_values))
     step = file_step("export", "convert/export_onnx.py", checkpoint) | {"fold_values": fold_values}
     step["largest_score_difference"] = compare(graph, model)
-    save_model(with_metadata(graph, model.spec, [*history, step]), output, force=force)
+    graph = with_metadata(graph, model.spec, [*history, step], ranges=load_ranges(checkpoint))
+    save_model(graph, output, force=force)
     difference = step["largest_score_difference"]
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, scores within {difference:.1e} of PyTorch")
 

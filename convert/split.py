@@ -113,6 +113,7 @@ def _encoder(model: ModelProto, weights: Arrays) -> ModelProto:
         raise EngineError(f"the graph has no tensor {missing[0]!r} to be split at; {_EXPORT_AGAIN}")
     encoder = Extractor(model).extract_model(["images", "valid_width"], list(MEMORY))
     encoder.graph.name, encoder.ir_version = "encoder", _IR_VERSION
+    encoder.metadata_props.extend(model.metadata_props)
     inline_constants(encoder.graph)
     _cast_pixels_first(encoder.graph)
     if "fusion" in weights:

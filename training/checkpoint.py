@@ -11,11 +11,8 @@ from torch import Tensor
 
 from robustscanner.errors import SpecError
 from robustscanner.output import replacing
-from robustscanner.spec import HISTORY_KEY, SPEC_KEY, ModelSpec
+from robustscanner.spec import HISTORY_KEY, RANGES_KEY, SPEC_KEY, ModelSpec
 from training.model.robustscanner import RobustScanner
-
-# Of a model trained with rounding: JSON, name of a tensor in the exported graph -> [lowest, highest value].
-RANGES_KEY = "robustscanner.activation_ranges"
 
 Ranges = Mapping[str, tuple[float, float]]
 

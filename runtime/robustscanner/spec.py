@@ -11,6 +11,8 @@ FORMAT = 1  # of the JSON; raised when an older reader would misread a newer fil
 # Spec and history (a JSON list of the steps so far) lie under these names in the metadata of checkpoints and ONNX.
 SPEC_KEY = "robustscanner.spec"
 HISTORY_KEY = "robustscanner.history"
+# Of a model that was trained with rounding: JSON, name of a tensor in the graph -> [lowest, highest value].
+RANGES_KEY = "robustscanner.activation_ranges"
 ADDED = {"width_rule"}  # fields that the first files of this format lack; their defaults say what was so then
 
 # PaddleOCR's dict90 in its order; MMOCR's DICT90 is the same. No space, no ^ { | }.

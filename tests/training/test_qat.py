@@ -8,12 +8,16 @@ import onnxruntime
 import pytest
 import torch
 
-from convert.calibration import Ranges
+from convert.artefact import load_model
+from convert.calibration import CalibrationSet, Ranges
+from convert.export_onnx import export
 from convert.graph import build_graph, simplify
 from convert.qdq import place, write_qdq
-from convert.quantize import DEFAULT_EXCLUDE
+from convert.quantize import DEFAULT_EXCLUDE, QuantizeOptions, quantize
+from convert.split import split
+from robustscanner.errors import EngineError
 from tests.training.small import make_batch, make_crops, run, small_config
-from training.checkpoint import load_checkpoint, load_ranges
+from training.checkpoint import load_checkpoint, load_ranges, save_checkpoint
 from training.model.robustscanner import RobustScanner
 from training.qat import Quantisation, Rounding
 from training.trainer import Trainer
@@ -126,3 +130,27 @@ def test_a_run_ships_its_ranges_and_resumes_with_them(tmp_path: Path) -> None:
     load_checkpoint(trainer.folder.best)
     batch = make_batch(config, 9)
     assert again.train_step(batch) == trainer.train_step(batch)
+
+
+def test_engine_takes_the_ranges_that_were_learnt(tmp_path: Path) -> None:
+    """Checkpoint, export, both ways of quantising; a model without them says so."""
+    model, _ = load_checkpoint(TINY)
+    ranges = {name: (-1.0, 1.0 + index) for index, name in enumerate(Quantisation(model).names)}
+    save_checkpoint(tmp_path / "qat.safetensors", load_checkpoint(TINY)[0], [], ranges=ranges)
+    export(tmp_path / "qat.safetensors", tmp_path / "qat.onnx", fold_values=False, force=False)
+    graph, spec, _ = load_model(tmp_path / "qat.onnx")
+    nothing = CalibrationSet(tmp_path, (), np.empty((0, 48, 160, 3), np.uint8), np.empty(0, np.int32), ())
+    options = QuantizeOptions(method="qat")
+    for quantized in (
+        quantize(graph, nothing, options),
+        quantize(split(graph, spec)[0], nothing, options, for_tensorrt=True),
+    ):
+        steps = {t.name: onnx.numpy_helper.to_array(t) for t in quantized.model.graph.initializer}
+        used = [name for name in ranges if f"{name}_scale" in steps]
+        assert len(used) > 5
+        for name in used:
+            low, high = ranges[name]
+            assert steps[f"{name}_scale"] in (np.float32((high - low) / 255), np.float32(high / 127))
+    del graph.metadata_props[:]
+    with pytest.raises(EngineError, match="holds no range of"):
+        quantize(graph, nothing, options)
