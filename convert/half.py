@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from .surgery import copy_model, drop_unread_weights, set_nodes
+
 _PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 _EXACT = frozenset({"Cast", "ReduceMax", "Sigmoid", "Softmax", "Tanh"})  # float32 whatever comes in
 _TYPED_QDQ_OPSET = 19  # the first whose QuantizeLinear takes half
@@ -35,14 +37,13 @@ def to_half(model: ModelProto, half_ends: Iterable[str]) -> ModelProto:
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         copy = onnx.version_converter.convert_version(model, _TYPED_QDQ_OPSET)
     else:
-        copy = ModelProto()
-        copy.CopyFrom(model)
+        copy = copy_model(model)
     typist = _Typist(copy, frozenset(half_ends))
     nodes = [new for node in copy.graph.node for new in typist.typed(node)]
     nodes += typist.casts_at_the_end(nodes)
-    del copy.graph.node[:], copy.graph.value_info[:]
-    copy.graph.node.extend(nodes)
-    _drop_unread_weights(copy.graph)
+    set_nodes(copy.graph, nodes)
+    del copy.graph.value_info[:]
+    drop_unread_weights(copy.graph)
     return copy
 
 
@@ -118,10 +119,3 @@ def _float_tensors(model: ModelProto) -> set[str]:
 def _cast(source: str, target: str, half: bool) -> NodeProto:
     kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
     return helper.make_node("Cast", [source], [target], f"{target}/cast", to=kind)
-
-
-def _drop_unread_weights(graph: GraphProto) -> None:
-    read = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)

@@ -15,6 +15,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from .calibration import Ranges
+from .surgery import captured, copy_model, drop_unread_weights, set_nodes
 
 Array = npt.NDArray[np.generic]
 FloatArray = npt.NDArray[np.float32]
@@ -69,8 +70,7 @@ def write_qdq(model: ModelProto, placement: Placement, ranges: Ranges, *, weight
         ranges: of the placement's tensors.
         weight_bits: 7 keeps a sum of two products within 16 bits, for CPUs without VNNI.
     """
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    copy = copy_model(model)
     writer = _Writer(copy.graph, ranges, weight_bits)
     tensors = {**dict.fromkeys(placement.tensors), **placement.pooled}
     nodes = [new for i in copy.graph.input if i.name in tensors for new in writer.quantise_activation(i.name, i.name)]
@@ -84,10 +84,9 @@ def write_qdq(model: ModelProto, placement: Placement, ranges: Ranges, *, weight
         for name in node.output:
             if name in tensors:
                 nodes += writer.quantise_activation(name, tensors[name] or name)
-    del copy.graph.node[:]
-    copy.graph.node.extend(nodes)
+    set_nodes(copy.graph, nodes)
     _shield_loops(copy.graph)
-    _drop_unused_weights(copy.graph)
+    drop_unread_weights(copy.graph)
     return copy
 
 
@@ -176,15 +175,9 @@ def _settled(node: NodeProto, uses: Mapping[str, Sequence[NodeProto]]) -> str:
 def _uses(graph: GraphProto) -> dict[str, list[NodeProto]]:
     uses: dict[str, list[NodeProto]] = {}
     for node in graph.node:
-        for name in [*node.input, *_captured(node)]:
+        for name in [*node.input, *captured(node)]:
             uses.setdefault(name, []).append(node)
     return uses
-
-
-def _captured(node: NodeProto) -> set[str]:
-    """Names that the bodies of a node read from the graph around them."""
-    bodies = [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
-    return {name for body in bodies for inner in body.node for name in [*inner.input, *_captured(inner)]}
 
 
 def _shield_loops(graph: GraphProto) -> None:
@@ -195,8 +188,8 @@ def _shield_loops(graph: GraphProto) -> None:
     tensor, as it would an Identity.
     """
     makers = {name: node for node in graph.node for name in node.output}
-    captured = {name for node in graph.node for name in _captured(node)}
-    for name in sorted(captured & makers.keys()):
+    inside = {name for node in graph.node for name in captured(node)}
+    for name in sorted(inside & makers.keys()):
         source = makers[name]
         while source.op_type in _MOVES_ONLY and source.input[0] in makers:
             source = makers[source.input[0]]
@@ -206,10 +199,3 @@ def _shield_loops(graph: GraphProto) -> None:
         maker.output[list(maker.output).index(name)] = f"{name}_before_loop"
         place = list(graph.node).index(maker) + 1
         graph.node.insert(place, helper.make_node("Max", [f"{name}_before_loop"], [name], f"{name}/shield"))
-
-
-def _drop_unused_weights(graph: GraphProto) -> None:
-    used = {name for node in graph.node for name in [*node.input, *_captured(node)]}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)

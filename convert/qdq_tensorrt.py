@@ -12,6 +12,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from .calibration import Ranges
 from .qdq import Array, FloatArray, Placement
+from .surgery import copy_model, set_nodes
 
 # Steps become half where the network is typed so: below this, half precision has few digits, then none.
 SMALLEST_STEP = np.float32(2.0**-14)
@@ -44,8 +45,7 @@ def write_qdq_tensorrt(model: ModelProto, placement: Placement, ranges: Ranges) 
         placement: made from this model; only its convolutions count.
         ranges: of the tensors that `readers_in_8_bits` names.
     """
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    copy = copy_model(model)
     graph = copy.graph
     readers = readers_in_8_bits(graph, placement)
     by_name = {node.name: node for node in graph.node}
@@ -59,8 +59,7 @@ def write_qdq_tensorrt(model: ModelProto, placement: Placement, ranges: Ranges) 
         nodes.append(node)
         for tensor in set(node.output) & readers.keys():
             nodes += _pair(graph, tensor, activation_scale(*ranges.limits[tensor]))
-    del graph.node[:]
-    graph.node.extend(nodes)
+    set_nodes(graph, nodes)
     return copy
 
 

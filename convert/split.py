@@ -15,6 +15,8 @@ from onnx.utils import Extractor
 from robustscanner.errors import EngineError
 from robustscanner.spec import ModelSpec
 
+from .surgery import drop_value_info, set_nodes
+
 MEMORY = ("keys", "values", "mask", "position")  # the named tensors between encoder and decoder
 STATE = ("tokens", "scores", "step", "token", "running", "h0", "c0", "h1", "c1")  # what a step changes
 
@@ -114,14 +116,14 @@ def _encoder(model: ModelProto, weights: Arrays) -> ModelProto:
     encoder = Extractor(model).extract_model(["images", "valid_width"], list(MEMORY))
     encoder.graph.name, encoder.ir_version = "encoder", _IR_VERSION
     encoder.metadata_props.extend(model.metadata_props)
-    inline_constants(encoder.graph)
+    _inline_constants(encoder.graph)
     _cast_pixels_first(encoder.graph)
     if "fusion" in weights:
         _fold_values(encoder.graph, weights["fusion"])
     return encoder
 
 
-def inline_constants(graph: GraphProto) -> None:
+def _inline_constants(graph: GraphProto) -> None:
     """Turns Constant nodes into initializers, which the tools behind this one look for."""
     constants = [node for node in graph.node if node.op_type == "Constant"]
     for node in constants:
@@ -139,11 +141,8 @@ def _cast_pixels_first(graph: GraphProto) -> None:
         raise EngineError(f"the graph does not begin with Transpose and Cast of its pixels; {_EXPORT_AGAIN}")
     middle, end = move.output[0], cast.output[0]
     cast.input[0], cast.output[0], move.input[0], move.output[0] = move.input[0], middle, middle, end
-    nodes = [cast, move, *graph.node[2:]]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    for value in [value for value in graph.value_info if value.name == middle]:
-        graph.value_info.remove(value)
+    set_nodes(graph, [cast, move, *list(graph.node)[2:]])
+    drop_value_info(graph, middle)
 
 
 def _fold_values(graph: GraphProto, fusion: npt.NDArray[np.generic]) -> None:
@@ -151,8 +150,7 @@ def _fold_values(graph: GraphProto, fusion: npt.NDArray[np.generic]) -> None:
     for node in graph.node:
         for names in (node.input, node.output):
             names[:] = ["features" if name == "values" else name for name in names]
-    for value in [value for value in graph.value_info if value.name == "values"]:
-        graph.value_info.remove(value)
+    drop_value_info(graph, "values")
     next(value for value in graph.output if value.name == "values").type.tensor_type.shape.dim[
         2
     ].dim_value = fusion.shape[1]

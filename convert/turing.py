@@ -4,20 +4,19 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from .half import score_nodes
+from .surgery import copy_model, set_nodes
 
 TURING = "sm_75"
 
 
 def spread_scores(model: ModelProto) -> ModelProto:
     """A copy in which query times key is a multiplication and a sum over the channels, still in float32."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    copy = copy_model(model)
     names = score_nodes(model.graph)
     nodes: list[NodeProto] = []
     for node in copy.graph.node:
         nodes += _spread(node) if node.op_type == "MatMul" and node.name in names else [node]
-    del copy.graph.node[:]
-    copy.graph.node.extend(nodes)
+    set_nodes(copy.graph, nodes)
     axes = {"turing/last": -1, "turing/rows": 1, "turing/channels": 2}
     constants = [numpy_helper.from_array(np.array([axis], np.int64), name) for name, axis in axes.items()]
     copy.graph.initializer.extend(constants)

@@ -15,6 +15,8 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from robustscanner.errors import EngineError
 
+from .surgery import copy_model, drop_dead_nodes, set_nodes
+
 FloatArray = npt.NDArray[np.float32]
 
 PREFIX = "rows"  # of the names of new nodes and tensors
@@ -27,8 +29,7 @@ def unroll_rows(encoder: ModelProto) -> ModelProto:
     Raises:
         EngineError: the LSTM nodes are not two layers behind each other, as ours are.
     """
-    copy = ModelProto()
-    copy.CopyFrom(encoder)
+    copy = copy_model(encoder)
     graph = copy.graph
     lower, upper = _layers(graph)
     sequence = lower.input[0]
@@ -37,10 +38,8 @@ def unroll_rows(encoder: ModelProto) -> ModelProto:
     wave = _Wave(graph, columns, _Layer.of(lower, weights), _Layer.of(upper, weights))
     nodes = wave.nodes(sequence, upper.output[0])
     place = list(graph.node).index(upper)
-    before, after = list(graph.node)[:place], list(graph.node)[place + 1 :]
-    del graph.node[:]
-    graph.node.extend([*before, *nodes, *after])
-    _drop_dead(graph)
+    set_nodes(graph, [*list(graph.node)[:place], *nodes, *list(graph.node)[place + 1 :]])
+    drop_dead_nodes(graph)
     return copy
 
 
@@ -169,18 +168,3 @@ def _length(encoder: ModelProto, name: str) -> int:
         if value.name == name:
             return int(value.type.tensor_type.shape.dim[0].dim_value)
     raise EngineError(f"the length of {name} is unknown; export the model again with convert/export_onnx.py")
-
-
-def _drop_dead(graph: GraphProto) -> None:
-    """Removes nodes and weights that nothing reads any more."""
-    wanted = {value.name for value in graph.output}
-    alive = []
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            alive.append(node)
-            wanted.update(node.input)
-    del graph.node[:]
-    graph.node.extend(reversed(alive))
-    kept = [tensor for tensor in graph.initializer if tensor.name in wanted]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
