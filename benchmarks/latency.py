@@ -1,11 +1,10 @@
-"""One word from file bytes in memory to text, several engines and peers in turn, so that drift hits all alike."""
+"""From file bytes in memory to text: latency, throughput and stages of several engines, round by round in turn."""
 
 import argparse
-import json
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
@@ -13,126 +12,194 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
 
 from robustscanner.program import exit_status
 
-ROOT = Path(__file__).parents[1]
+if TYPE_CHECKING:
+    from benchmarks.reader import Reader
+    from benchmarks.rounds import Times
+    from robustscanner.session import SessionOptions
+
+CALIB_DATA = Path(__file__).parents[1] / "calib_data"
 EPILOG = """examples:
   python benchmarks/latency.py build/edge-int8.engine build/edge-fp32.engine
-  python benchmarks/latency.py build/*.engine --peer ppocrv4 -o benchmarks/results/latency.json
+  python benchmarks/latency.py build/*.engine --batches 1,4,16 --concurrency 1,2,4 -o latency.json
+  python benchmarks/latency.py build/edge-int8.engine --soak 10 --spinning
 
-Decoding stops at the end of the word, so the pictures decide the cost: these are calib_data's.
+Decoding stops at the end of the word, so the pictures decide the cost: give --crops what you will read.
 """
 
-Read = Callable[[bytes], str]
 
-
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("engines", type=Path, nargs="+", metavar="ENGINE", help="NAME.engine or NAME.onnx")
-    parser.add_argument("--peer", action="append", default=[], choices=["ppocrv4"], help="PP-OCRv4 mobile of rapidocr")
-    parser.add_argument("--crops", type=Path, default=ROOT / "calib_data", metavar="DIR", help="folder with labels.tsv")
-    parser.add_argument("--words", type=int, default=25, metavar="N", help="crops of one round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=12, metavar="N", help="timed rounds (default: %(default)s)")
-    parser.add_argument("--threads", type=int, metavar="N", help="per engine and peer (default: all cores)")
+    parser.add_argument("--crops", type=Path, default=CALIB_DATA, metavar="DIR", help="folder with labels.tsv")
+    parser.add_argument("--words", type=count, default=32, metavar="N", help="crops of a round (default: %(default)s)")
+    parser.add_argument("--batches", type=counts, default=[1, 8, 32], metavar="N,…", help="default: 1,8,32")
+    parser.add_argument("--rounds", type=count, default=12, metavar="N", help="timed rounds (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=30, metavar="S", help="begin no further round then (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=count, metavar="N", help="per engine (default: all cores)")
+    parser.add_argument("--spinning", action="store_true", help="threads wait busily, as serving does; for one engine")
+    parser.add_argument("--concurrency", type=counts, default=[], metavar="N,…", help="callers that share an engine")
+    parser.add_argument("--soak", type=float, metavar="MIN", help="also read on and on with each engine")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write the figures there")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def main() -> int:
+def count(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def counts(text: str) -> list[int]:
+    """Whole numbers with commas between them."""
+    return [count(part) for part in text.split(",")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0, or 1 with one line on what to mend."""
-    arguments = parse_arguments()
-    return exit_status(lambda: measure(arguments))
+    parsed = parse_arguments(arguments)
+    return exit_status(lambda: measure(parsed))
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Opens everything at once, times it round by round, prints a table."""
-    from benchmarks.machine import describe
-    from robustscanner.labels import read_labels
+    """Opens everything at once, times it, prints tables and writes the figures."""
+    from dataclasses import asdict
+
+    from benchmarks.crops import draw_crops, load_bytes
+    from benchmarks.reader import opened
+    from benchmarks.result import begin_result, write_result
+    from benchmarks.roofline import measure_limits
+
+    options = _session_options(arguments)
+    result = begin_result("latency", __doc__, arguments.output)
+    pictures = load_bytes(draw_crops(arguments.crops, arguments.words))
+    with opened(arguments.engines, options, alone=arguments.spinning) as readers:
+        engines = measure_batches(readers, pictures, arguments)
+    _add(engines, "stages", _stages(arguments, pictures, options))
+    limits = measure_limits(options.threads, seconds=min(1.0, arguments.seconds))
+    _add(engines, "roofline", _rooflines(arguments, pictures, limits, engines))
+    _add(engines, "concurrency", _concurrency(arguments, pictures, options))
+    _add(engines, "soak", _soaks(arguments, pictures, options))
+    print_tables(engines)
+    result |= {"settings": _settings(arguments, options), "limits": asdict(limits), "engines": engines}
+    write_result(arguments.output, result)
+
+
+def measure_batches(
+    readers: "Sequence[Reader]", pictures: Sequence[bytes], arguments: argparse.Namespace
+) -> dict[str, dict[str, Any]]:
+    """Facts of each reader, percentiles at each batch size, and what a word costs by its length."""
+    from benchmarks.crops import make_batches
+    from benchmarks.rounds import by_length, interleave, line_through, summarise
+
+    found: dict[str, dict[str, Any]] = {reader.name: {**reader.facts, "batches": {}} for reader in readers}
+    for size in arguments.batches:
+        batches = make_batches(pictures, size)
+        reads = {reader.name: reader.read for reader in readers}
+        times: Times = interleave(reads, batches, rounds=arguments.rounds, seconds=arguments.seconds)
+        for reader in readers:
+            found[reader.name]["batches"][str(size)] = summarise(times[reader.name], batch=size)
+            if size == 1:
+                lengths = by_length(times[reader.name], [reader.read([picture])[0] for picture in pictures])
+                found[reader.name] |= {"by_length": lengths, "length_line": line_through(lengths)}
+    return found
+
+
+def print_tables(engines: Mapping[str, Mapping[str, Any]]) -> None:
+    """Batches of every engine, then where one word's time goes."""
+    width = max(map(len, engines))
+    print(f"{'':<{width}}  {'batch':>5} {'p50 ms':>9} {'p90 ms':>9} {'p99 ms':>9} {'words/s':>9} {'x limit':>8}")
+    for name, engine in engines.items():
+        for size, row in engine["batches"].items():
+            times = f"{row['p50']:9.2f} {row['p90']:9.2f} {row['p99']:9.2f} {row['words_per_s']:9.1f}"
+            limit = engine["roofline"]["limit_ms"] * row["words_per_s"] / 1e3 if engine.get("roofline") else None
+            print(f"{name:<{width}}  {size:>5} {times} {f'{1 / limit:8.2f}' if limit else '       –'}")
+    for name, engine in engines.items():
+        stages = ", ".join(f"{stage} {ms:.2f}" for stage, ms in engine["stages"]["milliseconds"].items())
+        print(f"{name:<{width}}  {stages} ms")
+    for name, engine in engines.items():
+        for callers, row in engine.get("concurrency", {}).items():
+            print(f"{name:<{width}}  {callers} callers: {row['words_per_s']:.1f} words/s, p50 {row['p50']:.2f} ms")
+        if "soak" in engine:
+            row = engine["soak"]
+            print(f"{name:<{width}}  {row['minutes']:g} min: {row['drift']:+.1%} time, {row['growth_mib']:+.1f} MiB")
+
+
+def _session_options(arguments: argparse.Namespace) -> "SessionOptions":
+    from robustscanner.errors import EngineError
     from robustscanner.session import SessionOptions
 
-    options = SessionOptions() if arguments.threads is None else SessionOptions(threads=arguments.threads)
-    readers = {path.name: engine_reader(path, options) for path in arguments.engines}
-    readers |= {name: PEERS[name](options.threads) for name in arguments.peer}
-    crops = read_labels(arguments.crops)
-    crops = crops[:: max(1, len(crops) // arguments.words)]
-    pictures = [crop.path.read_bytes() for crop in crops[: arguments.words]]
-    times_ms = interleave(readers, pictures, arguments.rounds)
-    figures = {name: summarise(times) for name, times in times_ms.items()}
-    print_table(figures)
-    if arguments.output:
-        about = {"what": __doc__, "words": len(pictures), "rounds": arguments.rounds, "threads": options.threads}
-        arguments.output.write_text(
-            json.dumps({**about, "machine": describe(), "latency_ms": figures}, indent=2) + "\n"
-        )
+    if arguments.spinning and len(arguments.engines) > 1:
+        raise EngineError("--spinning: threads of several engines would take each other's cores; give one engine")
+    threads = {} if arguments.threads is None else {"threads": arguments.threads}
+    return SessionOptions(**threads, spinning=arguments.spinning)
 
 
-def engine_reader(path: Path, options: object) -> Read:
-    """One of our engines; spinning threads of several engines would fight, so they sleep here."""
+def _settings(arguments: argparse.Namespace, options: "SessionOptions") -> dict[str, Any]:
+    names = ("words", "rounds", "seconds", "spinning")
+    return {"crops": arguments.crops.name, "threads": options.threads, **{n: getattr(arguments, n) for n in names}}
+
+
+def _add(engines: dict[str, dict[str, Any]], key: str, found: Mapping[str, object]) -> None:
+    for name, value in found.items():
+        engines[name][key] = value
+
+
+def _stages(arguments: argparse.Namespace, pictures: Sequence[bytes], options: "SessionOptions") -> dict[str, Any]:
+    from benchmarks.stages import break_down
+
+    return break_down(arguments.engines, pictures, options, rounds=max(2, arguments.rounds // 4))
+
+
+def _rooflines(
+    arguments: argparse.Namespace, pictures: Sequence[bytes], limits: Any, engines: Mapping[str, Any]
+) -> dict[str, Any]:
+    from benchmarks.roofline import rate
+    from benchmarks.workload import count_work, find_graph
+
+    graphs = {path.name: graph for path in arguments.engines if (graph := find_graph(path))}
+    words_ms = {name: engines[name]["stages"]["milliseconds"] for name in graphs}
+    return {
+        name: rate(count_work(graph, pictures), limits, words_ms[name]["encoder"] + words_ms[name]["decoding steps"])
+        for name, graph in graphs.items()
+    }
+
+
+def _concurrency(
+    arguments: argparse.Namespace, pictures: Sequence[bytes], options: "SessionOptions"
+) -> dict[str, dict[str, Any]]:
+    """Callers share the cores: so many threads in each call that all of them together are as many as asked for."""
     from dataclasses import replace
 
-    from robustscanner.preprocess import decode_image
-    from robustscanner.recognizer import Recognizer
+    from benchmarks.load import call_at_once
+    from benchmarks.reader import opened
 
-    recognizer = Recognizer(path, options=replace(options, spinning=False))
-    return lambda data: recognizer.read(decode_image(data)).text
-
-
-def ppocrv4_reader(threads: int) -> Read:
-    """PP-OCRv4 mobile's recogniser as the rapidocr-onnxruntime wheel ships it.
-
-    Raises:
-        RobustScannerError: the wheel is not installed.
-    """
-    import cv2
-    import numpy as np
-
-    from robustscanner.errors import RobustScannerError
-
-    try:
-        from rapidocr_onnxruntime import RapidOCR
-    except ImportError:
-        raise RobustScannerError("ppocrv4 needs its wheel: pip install rapidocr-onnxruntime==1.4.4") from None
-    peer = RapidOCR(intra_op_num_threads=threads, inter_op_num_threads=1).text_rec
-
-    def read(data: bytes) -> str:
-        result = peer([cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)])
-        return str(result[0][0][0])
-
-    return read
+    found: dict[str, dict[str, Any]] = {}
+    for callers in arguments.concurrency:
+        shared = replace(options, threads=max(1, options.threads // callers))
+        with opened(arguments.engines, shared) as readers:
+            for reader in readers:
+                row = call_at_once(reader, pictures, callers=callers, seconds=min(10, arguments.seconds))
+                found.setdefault(reader.name, {})[str(callers)] = row
+    return found
 
 
-PEERS = {"ppocrv4": ppocrv4_reader}
+def _soaks(arguments: argparse.Namespace, pictures: Sequence[bytes], options: "SessionOptions") -> dict[str, Any]:
+    from benchmarks.load import soak
+    from benchmarks.reader import opened
 
-
-def interleave(readers: dict[str, Read], pictures: Sequence[bytes], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds per word of every reader; the first of its words in a round only warms its caches up again."""
-    times: dict[str, list[float]] = {name: [] for name in readers}
-    for _ in range(rounds + 1):
-        for name, read in readers.items():
-            read(pictures[0])
-            for picture in pictures:
-                begin = time.perf_counter()
-                read(picture)
-                times[name].append(1e3 * (time.perf_counter() - begin))
-    return {name: values[len(pictures) :] for name, values in times.items()}  # the first round warmed up
-
-
-def summarise(times_ms: Sequence[float]) -> dict[str, float]:
-    """Percentiles, milliseconds."""
-    import numpy as np
-
-    p50, p90, p99 = np.percentile(times_ms, [50, 90, 99])
-    return {"p50": round(float(p50), 3), "p90": round(float(p90), 3), "p99": round(float(p99), 3)}
-
-
-def print_table(figures: dict[str, dict[str, float]]) -> None:
-    """One line an engine, the first one's median as the unit of the last column."""
-    width = max(map(len, figures))
-    unit = next(iter(figures.values()))["p50"]
-    print(f"{'':<{width}}  {'p50 ms':>8}  {'p90 ms':>8}  {'p99 ms':>8}  {'ratio':>6}")
-    for name, row in figures.items():
-        print(f"{name:<{width}}  {row['p50']:8.2f}  {row['p90']:8.2f}  {row['p99']:8.2f}  {row['p50'] / unit:6.2f}")
+    if not arguments.soak:
+        return {}
+    found = {}
+    for path in arguments.engines:  # alone, or memory would be everybody's
+        with opened([path], options, alone=True) as (reader,):
+            found[reader.name] = soak(reader, pictures, minutes=arguments.soak)
+    return found
 
 
 if __name__ == "__main__":

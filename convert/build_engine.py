@@ -19,6 +19,7 @@ from robustscanner.errors import EngineError, ImageError
 from robustscanner.labels import DataError
 from robustscanner.program import exit_status
 
+from .gate import GateOptions, add_gate_arguments, gate_options
 from .quantize import QuantizeOptions, add_calibration_arguments, quantize_options, report_unreadable
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ EPILOG = """examples:
   build_engine.py --int8 -o edge-int8.engine                         the shipped model
   build_engine.py runs/edge/best.safetensors --int8 -o edge.engine   a checkpoint (needs PyTorch)
   build_engine.py r31.onnx --int8 -o r31.engine --calib-data crops/ --calib-method max
+  build_engine.py r31.onnx --int8 -o r31.engine --max-drop 0.3 --repair    layers go back to FP32 until it reads as well
   build_engine.py r31.onnx --fp16 -o r31.engine --max-batch 64       on a machine with an NVIDIA GPU and TensorRT
   build_engine.py r31.onnx --int8 -o r31.engine --backend tensorrt-rtx --target sm_86,sm_89    on any machine
   build_engine.py r31.onnx --int8 --backend tensorrt --dry-run       what would run in which precision
@@ -54,6 +56,7 @@ class BuildOptions:
     calib_images: int  # crops to draw from it
     quantize: QuantizeOptions = QuantizeOptions()
     tensorrt: "TensorRTOptions | None" = None  # None: for ONNX Runtime
+    gate: GateOptions | None = None  # None: any accuracy will do
     force: bool = False  # replace an existing engine
 
 
@@ -79,9 +82,16 @@ def build(options: BuildOptions) -> "EngineManifest":
     library = _load_library(options)
     with TemporaryDirectory() as scratch, writing_bundle(options.output, force=options.force) as folder:
         source, calibration = _load(options, Path(scratch))
-        product = _make(source, calibration, library, options, folder)
-        manifest = _write_manifest(source, options.precision, product, None, folder)
-        accuracy = measure(source.path, folder, product, calibration)
+        product, accuracy = _make_and_measure(source, calibration, library, options, folder)
+        if options.gate is not None:
+            restored: Sequence[str] = ()
+            if options.gate.repair and not options.gate.lets_pass(accuracy):
+                mended = _mend(source, calibration, options)
+                restored = mended.quantize.exclude[len(options.quantize.exclude) :]
+                _remove(product, folder)
+                product, accuracy = _make_and_measure(source, calibration, library, mended, folder)
+            options.gate.check(accuracy, options.precision)
+            product = replace(product, steps=[*product.steps, options.gate.step(accuracy, restored)])
         manifest = _write_manifest(source, options.precision, product, accuracy, folder)
     _print_summary(options.output, manifest, product)
     return manifest
@@ -154,6 +164,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--dry-run", action="store_true", help="TensorRT: parse only and list what would run how")
     add_calibration_arguments(parser)
+    add_gate_arguments(parser)
     _add_tensorrt_arguments(parser)
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing engine")
     parser.add_argument("-v", "--verbose", action="store_true", help="name layers, and convolutions that stay FP32")
@@ -203,6 +214,7 @@ def _options(parsed: argparse.Namespace) -> BuildOptions:
         calib_data=parsed.calib_data,
         calib_images=parsed.calib_images,
         quantize=quantize_options(parsed),
+        gate=gate_options(parsed),
         force=parsed.force,
     )
     if options.backend == "onnxruntime":
@@ -266,6 +278,8 @@ def _tensorrt_options(parsed: argparse.Namespace, quantize: QuantizeOptions) -> 
         version_compatible=parsed.version_compatible,
         targets=tuple(filter(None, (parsed.target or "").split(","))),
     )
+    if parsed.repair and parsed.int8_calibrator:
+        raise EngineError("--repair: TensorRT's own calibrator knows no layers to spare; leave out --int8-calibrator")
     if parsed.calibration_cache and not parsed.int8_calibrator:
         raise EngineError(
             "--calibration-cache: is TensorRT's own calibrator's; give --int8-calibrator, or leave it out"
@@ -321,6 +335,29 @@ def _make(
     from . import build_tensorrt
 
     return build_tensorrt.make(source, calibration, library, options.tensorrt, folder)
+
+
+def _make_and_measure(
+    source: "Source", calibration: "CalibrationSet", library: "Library | None", options: BuildOptions, folder: Path
+) -> "tuple[Product, EngineAccuracy]":
+    product = _make(source, calibration, library, options, folder)
+    _write_manifest(source, options.precision, product, None, folder)
+    return product, measure(source.path, folder, product, calibration)
+
+
+def _mend(source: "Source", calibration: "CalibrationSet", options: BuildOptions) -> BuildOptions:
+    """The same, with more layers in FP32."""
+    from .gate import repair
+
+    assert options.gate is not None
+    chosen = repair(source, calibration, options.quantize, options.gate, for_tensorrt=options.tensorrt is not None)
+    tensorrt = replace(options.tensorrt, quantize=chosen) if options.tensorrt else None
+    return replace(options, quantize=chosen, tensorrt=tensorrt)
+
+
+def _remove(product: "Product", folder: Path) -> None:
+    for name in product.files:
+        (folder / name).unlink()
 
 
 def _write_manifest(

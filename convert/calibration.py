@@ -1,10 +1,10 @@
 """Finds out between which values the tensors of an encoder lie, by running labelled crops through it."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,9 @@ _BATCH = 4  # pictures; the paper's network hands back 60 MB of activations for 
 _BINS = 2048  # of a histogram, on either side of zero; even, so that it can be widened
 _CLIPPED_SHARE = 1e-5  # of the values, by method "percentile", half of it at either end
 _TRACE = 1e-4  # counts that stand for none, where clipped values pile up on an empty bin
-_ENTROPY_STRIDE = 8  # bins between two candidates of method "entropy"
+_STRIDE = 8  # bins between two candidates of methods "entropy" and "mse"
 
+Item = TypeVar("Item")
 Inputs = Mapping[str, npt.NDArray[Any]]  # of the graph, for one run
 
 
@@ -44,6 +45,12 @@ class CalibrationSet:
         for start in range(0, len(self.crops), _BATCH):
             rows = slice(start, start + _BATCH)
             yield {"images": self.canvases[rows], "valid_width": self.widths[rows]}
+
+    def thinned(self, images: int) -> "CalibrationSet":
+        """So many of its crops, drawn evenly."""
+        rows = _draw(range(len(self.crops)), images)
+        crops = tuple(self.crops[row] for row in rows)
+        return replace(self, crops=crops, canvases=self.canvases[rows], widths=self.widths[rows])
 
 
 @dataclass(frozen=True)
@@ -84,9 +91,17 @@ def collect_ranges(
         model: a whole graph.
         tensors: names of float tensors in it.
         batches: inputs of the graph, any number of them.
-        method: `max` keeps every value, `percentile` and `entropy` clip rare large ones for finer steps.
+        method: `max` keeps every value; `percentile`, `entropy` and `mse` clip rare large ones for finer steps.
         images: pictures in all batches together, for the progress bar.
     """
+    histograms = collect_histograms(model, tensors, batches, images=images)
+    return Ranges(method, images, {name: histogram.limits(method) for name, histogram in histograms.items()})
+
+
+def collect_histograms(
+    model: onnx.ModelProto, tensors: Sequence[str], batches: Iterable[Inputs], *, images: int
+) -> dict[str, "Histogram"]:
+    """What `collect_ranges` chooses from, for whoever compares methods; the same arguments."""
     histograms = {name: Histogram() for name in tensors}
     part = Extractor(model).extract_model(["images", "valid_width"], list(tensors))
     session = onnxruntime.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -95,7 +110,15 @@ def collect_ranges(
             for name, values in zip(tensors, session.run(list(tensors), dict(batch)), strict=True):
                 histograms[name].add(values)
             bar.update(len(batch["images"]))
-    return Ranges(method, images, {name: histogram.limits(method) for name, histogram in histograms.items()})
+    return histograms
+
+
+class Collect(Protocol):
+    """What `collect_ranges` is."""
+
+    def __call__(
+        self, model: onnx.ModelProto, tensors: Sequence[str], batches: Iterable[Inputs], *, method: str, images: int
+    ) -> Ranges: ...
 
 
 @dataclass
@@ -124,7 +147,7 @@ class Histogram:
         """Lowest and highest value worth keeping."""
         if method == "max" or not self.reach:
             return self.lowest, self.highest
-        low, high = self._percentile() if method == "percentile" else self._entropy()
+        low, high = self._percentile() if method == "percentile" else self._symmetric(_CRITERIA[method])
         return max(self.lowest, low), min(self.highest, high)
 
     def _widen(self, reach: float) -> None:
@@ -142,10 +165,10 @@ class Histogram:
         width = self.reach / _BINS
         return min(0.0, (first - _BINS) * width), max(0.0, (last + 1 - _BINS) * width)
 
-    def _entropy(self) -> tuple[float, float]:
+    def _symmetric(self, choose: Callable[[npt.NDArray[np.int64], int], int]) -> tuple[float, float]:
         """One limit for both signs, which together have 256 levels; a tensor behind a ReLU has them all on one side."""
         counts = self.counts[_BINS:] + self.counts[_BINS - 1 :: -1]
-        limit = _least_divergent(counts, 256 if self.lowest == 0 else 128) * self.reach / _BINS
+        limit = choose(counts, 256 if self.lowest == 0 else 128) * self.reach / _BINS
         return -limit, limit
 
 
@@ -156,7 +179,7 @@ def _least_divergent(counts: npt.NDArray[np.int64], levels: int) -> int:
     """
     weights = counts.astype(np.float64)
     weights[0] = weights[1]  # zeros stay exact whatever the limit, and behind a ReLU they would drown all else
-    candidates: list[int] = [*range(levels, len(weights), _ENTROPY_STRIDE), len(weights)]
+    candidates: list[int] = [*range(levels, len(weights), _STRIDE), len(weights)]
     return min(candidates, key=lambda kept: _divergence(weights, kept, levels))
 
 
@@ -174,7 +197,24 @@ def _divergence(counts: npt.NDArray[np.float64], kept: int, levels: int) -> floa
     return float((p * np.log(p / q)).sum())
 
 
-def _draw(crops: Sequence[LabelledCrop], count: int) -> list[LabelledCrop]:
+def _least_square(counts: npt.NDArray[np.int64], levels: int) -> int:
+    """How many bins to keep for the least squared error: rounding within them costs step² / 12, clipping its square."""
+    weights = counts.astype(np.float64)
+    weights[0] = 0  # zeros stay exact
+    centres = np.arange(len(weights)) + 0.5
+    candidates: list[int] = [*range(levels // 2, len(weights), _STRIDE), len(weights)]
+
+    def error(kept: int) -> float:
+        rounding = (kept / levels) ** 2 / 12 * weights[:kept].sum()
+        return float(rounding + (weights[kept:] * (centres[kept:] - kept) ** 2).sum())
+
+    return min(candidates, key=error)
+
+
+_CRITERIA = {"entropy": _least_divergent, "mse": _least_square}
+
+
+def _draw(crops: Sequence[Item], count: int) -> list[Item]:
     """Evenly, so that a sorted folder is not seen from one end only, and the same each time."""
     count = min(count, len(crops))
     return [crops[index * len(crops) // count] for index in range(count)]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from robustscanner.spec import ModelSpec
 
-    from .calibration import CalibrationSet, Ranges
+    from .calibration import CalibrationSet, Collect, Ranges
     from .qdq import Placement
 
 EPILOG = """examples:
@@ -29,7 +29,8 @@ EPILOG = """examples:
 """
 
 CALIB_DATA = Path(__file__).parents[1] / "calib_data"  # of the checkout
-METHODS = ("max", "entropy", "percentile", "qat")
+MEASURED = ("max", "entropy", "percentile", "mse")  # methods that look at calibration crops
+METHODS = (*MEASURED, "qat")
 # These make the keys of both branches, and softmax of unscaled products magnifies what they lose: with 8 bits here, the
 # position branch's glimpses drop from 36 to 13 dB above the noise, to save the edge model 0.8 of 4.1 ms.
 DEFAULT_EXCLUDE = ("/encoder/*", "/position/*")
@@ -57,12 +58,24 @@ class Quantized:
 
 
 def quantize(
-    model: "ModelProto", calibration: "CalibrationSet", options: QuantizeOptions, *, for_tensorrt: bool = False
+    model: "ModelProto",
+    calibration: "CalibrationSet",
+    options: QuantizeOptions,
+    *,
+    for_tensorrt: bool = False,
+    collect: "Collect | None" = None,
 ) -> Quantized:
     """Chooses convolutions, measures ranges, writes Q/DQ nodes as ONNX Runtime or TensorRT wants them.
 
     x86 CPUs without VNNI (before Ice Lake and Zen 4) add pairs of uint8 x int8 products in 16 bits, where they can
     saturate: ONNX Runtime's AVX2 and AVX-512 kernels use vpmaddubsw. `reduce_range` makes the weights small enough.
+
+    Args:
+        model: a whole graph, or an encoder of `split`.
+        calibration: crops that the ranges come from.
+        options: how to quantise.
+        for_tensorrt: whose Q/DQ nodes.
+        collect: stands in for `collect_ranges`, for whoever has measured already.
 
     Raises:
         EngineError: an exclude pattern that matches nothing, or nothing left to quantise.
@@ -77,7 +90,7 @@ def quantize(
     if options.method == "qat":
         ranges = _trained_ranges(model, tensors, placement.pooled)
     else:
-        ranges = collect_ranges(
+        ranges = (collect or collect_ranges)(
             model, tensors, calibration.batches(), method=options.method, images=len(calibration.crops)
         )
     weight_bits = 7 if options.reduce_range else 8

@@ -98,6 +98,7 @@ TABLE: dict[str, set[str]] = {
     "convert/tensorrt_builder.py": {"onnx", "robustscanner", "convert"},
     "convert/int8_calibrator.py": {"numpy", "pycuda", "robustscanner", "convert"},
     "convert/layers.py": set(),
+    "convert/sensitivity_chart.py": {"matplotlib"},
     "convert/build_watch.py": {"tqdm"},
     "convert/export_onnx.py": {"robustscanner", "convert", "training.checkpoint"},
     "convert/safe_pickle.py": {"numpy", "robustscanner.errors"},
@@ -108,7 +109,19 @@ TABLE: dict[str, set[str]] = {
     "training": {"numpy", "cv2", "PIL", "torch", "safetensors", "tqdm", "yaml", "lmdb", "robustscanner", "training"},
     "benchmarks/lmdb_stream.py": {"numpy", "cv2", "robustscanner", "training", "benchmarks"},
     "benchmarks/random_checkpoint.py": {"torch", "robustscanner", "training"},
-    "benchmarks": {"numpy", "cv2", "robustscanner", "benchmarks", "rapidocr_onnxruntime"},
+    "benchmarks": {"numpy", "cv2", "onnx", "onnxruntime", "robustscanner", "benchmarks"},
+    "benchmarks/peers.py": {
+        "numpy",
+        "cv2",
+        "robustscanner",
+        "benchmarks",
+        "rapidocr",
+        "rapidocr_onnxruntime",
+        "openvino",
+    },
+    "benchmarks/eager.py": {"torch", "training.checkpoint", "training.model"},
+    "benchmarks/charts.py": {"matplotlib"},
+    "benchmarks/report.py": {"matplotlib", "robustscanner", "benchmarks", "convert.sensitivity_chart"},
 }
 LAZY = {
     "runtime/robustscanner/engine.py": {"robustscanner.onnx_session", "robustscanner.tensorrt_session"}

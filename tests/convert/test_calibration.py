@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from convert.calibration import Histogram, Inputs, collect_ranges, load_calibration
-from convert.quantize import METHODS
+from convert.quantize import MEASURED
 from robustscanner.labels import DataError
 from robustscanner.preprocess import load_image, make_batch
 from robustscanner.spec import InputSpec
@@ -81,7 +81,7 @@ def test_unreadable_pictures_are_left_out_and_counted(tmp_path: Path, crops: Pat
     assert [Path(line.split(":")[0]).name for line in calibration.unreadable] == ["bad.png", "missing.png"]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MEASURED)
 def test_ranges_hold_zero_and_lie_within_the_extremes(tiny: onnx.ModelProto, crops: Path, method: str) -> None:
     tensors = [node.output[0] for node in tiny.graph.node if node.op_type in ("Conv", "Relu")]
     calibration = load_calibration(crops, InputSpec())
@@ -115,7 +115,7 @@ def test_histogram_counts_all_values_whatever_comes_first(values: list[float]) -
     assert centres == pytest.approx(sorted(values), abs=0.01)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MEASURED)
 def test_a_tensor_of_zeros_has_no_range(method: str) -> None:
     histogram = Histogram()
     histogram.add(np.zeros(5, np.float32))

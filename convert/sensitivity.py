@@ -1,0 +1,151 @@
+"""Which layers lose what in 8 bits: each alone, each spared, every way to choose ranges, and the fewest to spare."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+if __name__ == "__main__":  # by path or with -m: PEP 366
+    sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
+    __package__ = "convert"
+
+from robustscanner.program import exit_status
+
+from .quantize import CALIB_DATA, MEASURED, METHODS
+
+if TYPE_CHECKING:
+    from .source import Source
+    from .trial import Trial, Trials
+
+EPILOG = """examples:
+  python convert/sensitivity.py -o edge-layers.json --plot edge-layers.svg        the shipped model
+  python convert/sensitivity.py r31.onnx --crops 64 --max-drop 0.3 --calib-data crops/ -o r31-layers.json
+
+Damage is told by accuracy, by words that still read alike, and by divergence: how far the probabilities of each
+character move (Kullback-Leibler, nats), which sees what a few hundred words cannot. All convolutions take part, those
+that quantize.py spares by default as well.
+"""
+
+Row = dict[str, Any]  # JSON-ready
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("model", nargs="?", type=Path, metavar="MODEL", help="NAME.onnx or checkpoint")
+    parser.add_argument("--calib-data", type=Path, default=CALIB_DATA, metavar="DIR", help="folder with labels.tsv")
+    parser.add_argument("--calib-images", type=int, default=512, metavar="N", help="for ranges (default: %(default)s)")
+    parser.add_argument("--crops", type=int, default=128, metavar="N", help="to read each time (default: %(default)s)")
+    parser.add_argument("--calib-method", choices=METHODS, default="max", help="for the layers (default: %(default)s)")
+    parser.add_argument("--max-drop", type=float, default=0.3, metavar="POINTS", help="to find layers for")
+    parser.add_argument("--for-tensorrt", action="store_true", help="8 bits where TensorRT has them")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the table; needs matplotlib")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write the figures there")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0, or 1 with one line on what to mend."""
+    parsed = parse_arguments(arguments)
+    return exit_status(lambda: _run(parsed))
+
+
+def examine(trials: "Trials", max_drop_points: float, methods: Sequence[str]) -> Row:
+    """All tables of one model."""
+    from .gate import choose_float_layers, rank_layers, try_alone
+
+    alone = try_alone(trials)
+    ranking = rank_layers(alone)
+    choice = choose_float_layers(ranking, trials, max_drop_points)
+    least = {"max_drop_points": max_drop_points, "float_layers": list(choice.float_layers)}
+    return {
+        "words": trials.words,
+        "fp32_accuracy": round(trials.base.rate, 4),
+        "all_int8": _row(trials.run(()), trials.base),
+        "layers": [
+            {"layer": n, "alone": _row(alone[n], trials.base), "restored": _row(trials.run([n]), trials.base)}
+            for n in ranking
+        ],
+        "methods": {method: _row(trials.run((), method=method), trials.base) for method in methods},
+        "least": least | _row(choice.trial, trials.base),
+    }
+
+
+def print_tables(result: Mapping[str, Any]) -> None:
+    """For people: drop in points, words alike in percent, divergence."""
+    layers = [row["layer"] for row in result["layers"]]
+    width = max(map(len, [*layers, "all in 8 bits"]))
+    print(f"{'':<{width}} {'alone in 8 bits':^26} {'all but this':^26}")
+    print(f"{'':<{width}}" + f" {'drop':>7} {'alike':>7} {'diverg.':>10}" * 2)
+    for row in result["layers"]:
+        print(f"{row['layer']:<{width}}{_columns(row['alone'])}{_columns(row['restored'])}")
+    print(f"{'all in 8 bits':<{width}}{_columns(result['all_int8'])}")
+    for method, row in result["methods"].items():
+        print(f"{'  ranges by ' + method:<{width}}{_columns(row)}")
+    least = result["least"]
+    kept = ", ".join(least["float_layers"]) or "none"
+    print(f"to lose at most {least['max_drop_points']:g} points, keep in FP32: {kept}")
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    from robustscanner.engine import default_engine
+    from robustscanner.output import replacing
+
+    from .artefact import prepare_output
+    from .source import load_source
+
+    for path in filter(None, (parsed.output, parsed.plot)):
+        prepare_output(path, force=True)
+    with TemporaryDirectory() as scratch:
+        source = load_source(parsed.model or default_engine(), Path(scratch))
+        about = {"kind": "sensitivity", "what": __doc__, **_facts(source, parsed)}
+    trials = _open_trials(source, parsed)
+    result = about | examine(trials, parsed.max_drop, MEASURED)
+    print_tables(result)
+    if parsed.output:
+        with replacing(parsed.output, force=True) as temporary:
+            temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if parsed.plot:
+        from .sensitivity_chart import draw
+
+        draw(result).savefig(parsed.plot)
+
+
+def _open_trials(source: "Source", parsed: argparse.Namespace) -> "Trials":
+    from .calibration import load_calibration
+    from .quantize import QuantizeOptions, report_unreadable
+    from .trial import Trials
+
+    calibration = load_calibration(parsed.calib_data, source.spec.input, images=parsed.calib_images)
+    report_unreadable(calibration)
+    options = QuantizeOptions(parsed.calib_method, exclude=())
+    crops = calibration.thinned(parsed.crops)
+    return Trials(source.model, source.spec, calibration, crops, options, for_tensorrt=parsed.for_tensorrt)
+
+
+def _facts(source: "Source", parsed: argparse.Namespace) -> Row:
+    import onnxruntime  # type: ignore[import-untyped]
+
+    from robustscanner.engine import file_sha256
+
+    facts = {"model": source.spec.name, "input_sha256": file_sha256(source.path), "method": parsed.calib_method}
+    nodes = "tensorrt" if parsed.for_tensorrt else "onnxruntime"
+    return {**facts, "nodes": nodes, "versions": {"onnxruntime": onnxruntime.__version__}}
+
+
+def _row(trial: "Trial", base: "Trial") -> Row:
+    drop, alike = round(trial.drop_points(base), 3), round(trial.agreement, 4)
+    return {"drop_points": drop, "agreement": alike, "divergence": float(f"{trial.divergence:.4g}")}
+
+
+def _columns(row: Mapping[str, float]) -> str:
+    return f" {row['drop_points']:7.2f} {100 * row['agreement']:6.1f}% {row['divergence']:10.2g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

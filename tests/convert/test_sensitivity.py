@@ -1,0 +1,110 @@
+"""Layers tried one by one; ranges chosen by squared error."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from convert.calibration import Histogram, load_calibration
+from convert.sensitivity import main
+from convert.source import load_source
+from convert.trial import Trials, with_logits
+from robustscanner.errors import EngineError
+from robustscanner.spec import InputSpec
+
+from .conftest import CROPS, TINY
+
+
+@pytest.fixture(scope="module")
+def trials(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Trials:
+    source = load_source(TINY, tmp_path_factory.mktemp("scratch"))
+    calibration = load_calibration(crops, InputSpec())
+    return Trials(source.model, source.spec, calibration, calibration)
+
+
+def test_logits_are_those_the_tokens_come_from(tiny: onnx.ModelProto, crops: Path) -> None:
+    calibration = load_calibration(crops, InputSpec())
+    session = onnxruntime.InferenceSession(with_logits(tiny).SerializeToString(), providers=["CPUExecutionProvider"])
+    inputs = {"images": calibration.canvases, "valid_width": calibration.widths}
+    tokens, logits = session.run(["tokens", "step_logits"], inputs)
+    first = logits.argmax(-1)[0]  # of the first step
+    assert (first == tokens[:, 0]).all()
+    assert logits.shape[1] == CROPS
+
+
+def test_graphs_without_a_loop_are_refused() -> None:
+    with pytest.raises(EngineError, match="no decoding loop"):
+        with_logits(onnx.ModelProto())
+
+
+def test_float_layers_change_nothing(trials: Trials) -> None:
+    assert trials.base == trials.run(trials.layers)
+    assert (trials.base.rate, trials.base.agreement, trials.base.divergence) == (1, 1, 0)
+
+
+def test_eight_bits_diverge_and_sparing_layers_helps(trials: Trials) -> None:
+    everything = trials.run(())
+    backbone = trials.run([layer for layer in trials.layers if not layer.startswith("/backbone")])
+    assert 0 < backbone.divergence < everything.divergence
+    assert everything.agreement <= backbone.agreement
+
+
+def test_thinned_crops_share_ranges(trials: Trials, crops: Path) -> None:
+    calibration = load_calibration(crops, InputSpec())
+    few = trials.on(calibration.thinned(5))
+    assert few.words == 5
+    assert few.run(()).divergence > 0
+    assert few.layers == trials.layers
+
+
+def test_tensorrt_rounds_elsewhere(tmp_path: Path, crops: Path, trials: Trials) -> None:
+    source, calibration = load_source(TINY, tmp_path), load_calibration(crops, InputSpec())
+    theirs = Trials(source.model, source.spec, calibration, calibration, for_tensorrt=True).run(())
+    assert theirs.divergence > 0
+    assert theirs.divergence != trials.run(()).divergence
+
+
+def test_squared_error_clips_a_stray_value() -> None:
+    rng = np.random.default_rng(0)
+    values = np.append(rng.normal(size=100_000), 60).astype(np.float32)
+    histogram = Histogram()
+    histogram.add(values)
+    low, high = histogram.limits("mse")
+    assert low == values.min()
+
+    def error(limit: float) -> float:
+        step = limit / 128  # a level for each sign's half
+        return float(np.square(np.clip(np.rint(values / step) * step, -limit, limit) - values).mean())
+
+    assert error(high) < 0.9 * min(error(60), error(high / 2))
+
+
+def test_squared_error_keeps_even_values() -> None:
+    histogram = Histogram()
+    histogram.add(np.linspace(0, 1, 10_000, dtype=np.float32))
+    assert histogram.limits("mse") == (0, pytest.approx(1, rel=0.02))
+
+
+def test_program(crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "layers.json"
+    arguments = [str(TINY), "--calib-data", str(crops), "--crops", "4", "--max-drop", "100", "-o", str(output)]
+    assert main(arguments) == 0
+    result = json.loads(output.read_text())
+    damage = [row["alone"]["divergence"] for row in result["layers"]]
+    assert damage == sorted(damage, reverse=True)
+    assert list(result["methods"]) == ["max", "entropy", "percentile", "mse"]
+    assert result["methods"]["max"] == result["all_int8"]
+    assert result["least"]["float_layers"] == []
+    assert (result["words"], result["model"]) == (4, "tiny")
+    assert "ranges by mse" in capsys.readouterr().out
+
+
+def test_plot(crops: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    plot = tmp_path / "layers.svg"
+    arguments = [str(TINY), "--calib-data", str(crops), "--crops", "2", "--max-drop", "100", "--plot", str(plot)]
+    assert main(arguments) == 0
+    assert "<svg" in plot.read_text(encoding="utf-8")
