@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # CPU builds of PyTorch: one known release, so that nobody downloads gigabytes of CUDA to run the tests.
 TORCH ?= torch==2.13.0
+# Folders of labelled crops that benchmarks read.
+DATA ?= calib_data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check golden bench gpu clean
+.PHONY: help demo test check cpp golden bench gpu clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,12 +19,18 @@ demo: $(VENV)/convert.done ## build the INT8 engine from the shipped model and r
 	@echo "look at build/demo.png"
 
 test: check ## everything CI runs: style, types, tests
+	@if cmake/missing.sh; then $(MAKE) cpp; fi
 	$(BIN)/python -m pytest
 
 check: $(VENV)/dev.done ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+cpp: ## the C++ runtime: configure, build, test
+	cmake --preset release -D ROBUSTSCANNER_ONNXRUNTIME=ON
+	cmake --build --preset release
+	ctest --preset release
 
 golden: $(VENV)/dev.done ## make the tiny test model again (it is checked in)
 	$(BIN)/python tests/tiny/make_tiny.py
@@ -36,8 +44,14 @@ bench: $(VENV)/dev.done ## latency and memory on this machine, into benchmarks/r
 	    -o build/r31-$$precision.engine --force || exit 1; \
 	done
 	$(BIN)/python benchmarks/latency.py build/edge-int8.engine build/edge-fp32.engine build/r31-int8.engine \
-	  build/r31-fp32.engine --peer ppocrv4 -o benchmarks/results/latency-cpu.json
+	  build/r31-fp32.engine --seconds 20 --concurrency 1,2 -o benchmarks/results/latency-cpu.json
+	$(BIN)/python benchmarks/accuracy.py build/edge-fp32.engine build/edge-int8.engine --data $(DATA) \
+	  -o benchmarks/results/accuracy-edge.json
+	$(BIN)/python benchmarks/compare.py build/edge-int8.engine build/edge-fp32.engine --peer ppocrv6 --peer ppocrv4 \
+	  --peer openvino --peer eager --data $(DATA) -o benchmarks/results/compare-cpu.json
+	$(BIN)/python convert/sensitivity.py -o benchmarks/results/sensitivity-edge.json
 	$(BIN)/python benchmarks/footprint.py build/edge-int8.engine build/edge-fp32.engine -o benchmarks/results/footprint-cpu.json
+	$(BIN)/python benchmarks/report.py -o benchmarks/results/report.html --markdown benchmarks/results/report.md
 
 gpu: $(VENV)/dev.done ## on a machine with an NVIDIA GPU and TensorRT: engines, GPU tests, latency
 	for precision in fp32 fp16 int8; do \

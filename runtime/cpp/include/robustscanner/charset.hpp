@@ -1,0 +1,31 @@
+// Token ids to characters.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "robustscanner/spec.hpp"
+
+namespace robustscanner {
+
+// What a picture says.
+struct Reading {
+    std::string text;  // UTF-8
+    double score = 0;  // 0…1: product of the token probabilities up to and including the end token
+};
+
+// Decodes what the graph emits.
+class ROBUSTSCANNER_EXPORT Charset {
+   public:
+    explicit Charset(const CharsetSpec& spec);
+
+    // One word of the graph's output: `length` tokens, ids of the charset, and their probabilities.
+    Reading decode(const std::int32_t* tokens, const float* scores, int length) const;
+
+   private:
+    std::int32_t end_id_;
+    std::vector<std::string> texts_;  // what an id adds to a text
+};
+
+}  // namespace robustscanner

@@ -1,0 +1,64 @@
+// Pictures to text.
+//
+//     robustscanner::Recognizer recognizer("word.engine");  // or NAME.onnx; nothing: the shipped model
+//     std::cout << recognizer.read("sign.png").text;
+//
+// Any number of threads may read with one recognizer at once: ONNX Runtime runs them side by side, a TensorRT engine
+// one after another.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "robustscanner/charset.hpp"
+#include "robustscanner/engine.hpp"
+#include "robustscanner/errors.hpp"
+#include "robustscanner/preprocess.hpp"
+
+namespace robustscanner {
+
+inline constexpr int default_batch = 16;  // pictures: a guess, not measured yet
+
+// A picture file in memory, that someone else owns.
+struct EncodedImage {
+    const std::uint8_t* data = nullptr;
+    std::size_t size_bytes = 0;
+};
+
+using Source = std::variant<std::string, EncodedImage, ImageView>;  // a path, a file's bytes, or pixels
+using Outcome = std::variant<Reading, ImageError>;
+
+// Reads cropped words with one engine.
+class ROBUSTSCANNER_EXPORT Recognizer {
+   public:
+    // Opens a bundle `NAME.engine/` or a `NAME.onnx`; `batch_size` is the most pictures of one run.
+    // Throws EngineError: the engine cannot be used here.
+    explicit Recognizer(const std::string& engine = default_engine(), const SessionOptions& options = {},
+                        int batch_size = default_batch);
+
+    const ModelSpec& spec() const { return session_->spec(); }
+    std::string description() const { return session_->description(); }
+
+    // Reads one picture. Throws ImageError: it cannot be read; EngineError: the engine failed.
+    Reading read(const Source& image) const;
+
+    // Reads any number of pictures, in order; throws as `read` does, at the first bad picture.
+    std::vector<Reading> read_batch(const std::vector<Source>& images) const;
+
+    // Reads pictures a batch at a time; a bad one gives its error and does not stop the others. Memory stays bounded:
+    // one decoded picture and one batch of canvases. `take` is given each index, in order. Throws EngineError.
+    void read_each(const std::vector<Source>& images, const std::function<void(std::size_t, Outcome)>& take) const;
+
+   private:
+    std::vector<Outcome> read_chunk(const Source* images, std::size_t count) const;
+    std::vector<Reading> read_canvases(const Canvases& canvases) const;
+
+    std::unique_ptr<Session> session_;
+    Charset charset_;
+    std::size_t batch_size_;
+};
+
+}  // namespace robustscanner

@@ -1,0 +1,70 @@
+// What every inference session can do, whichever library is behind it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "robustscanner/export.h"
+#include "robustscanner/preprocess.hpp"
+#include "robustscanner/spec.hpp"
+
+namespace robustscanner {
+
+inline constexpr int max_threads = 1024;
+
+// Logical cores that this process may use: less than the machine has under taskset or in many containers.
+ROBUSTSCANNER_EXPORT int available_cores();
+
+// How to run a TensorRT engine; empty: chosen by a short warm-up when it is opened.
+struct GpuOptions {
+    int device = 0;                       // CUDA's number of the GPU
+    std::vector<int> buckets;             // batch sizes to prepare, ascending; empty: the powers of two it can take
+    std::optional<int> steps_per_launch;  // decoding steps queued at once; divides the model's max_length
+    std::optional<int> lookahead;  // 1: queue the next steps before knowing whether they are needed; 0: ask first
+    bool cuda_graphs = true;       // replay recorded launches
+    bool host_code = false;  // let a version-compatible plan run the code it carries: only of plans that you trust
+};
+
+// How to run an engine, as opposed to what it is.
+struct SessionOptions {
+    int threads = available_cores();  // that share one operator; of the CPU only
+    bool spinning = true;             // idle threads wait busily, for the sake of one word's latency
+    GpuOptions gpu;                   // of TensorRT engines only
+
+    // Throws EngineError for what cannot be.
+    ROBUSTSCANNER_EXPORT void check() const;
+};
+
+// Tokens and their probabilities, (N, T) each; behind a row's end token, pad and 1.
+struct Result {
+    std::vector<std::int32_t> tokens;
+    std::vector<float> scores;
+};
+
+// An opened engine. Any number of threads may run it at once.
+class ROBUSTSCANNER_EXPORT Session {
+   public:
+    Session() = default;
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
+    virtual ~Session() = default;
+
+    virtual const ModelSpec& spec() const = 0;
+
+    // The most pictures of one run; empty when there is no limit.
+    virtual std::optional<int> max_batch() const = 0;
+
+    // What it is and how it runs, in a line.
+    virtual std::string description() const = 0;
+
+    // Reads canvases, at least one. Throws EngineError: the run failed, or the result is no probability.
+    virtual Result run(const Canvases& canvases) = 0;
+};
+
+// Holds what came out of a run of `count` pictures against the model's spec.
+// Throws EngineError: a wrong shape, scores that are not finite, or ids that no token has.
+ROBUSTSCANNER_EXPORT void check_result(const ModelSpec& spec, std::size_t count, const Result& result);
+
+}  // namespace robustscanner

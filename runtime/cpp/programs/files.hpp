@@ -1,0 +1,20 @@
+// Finds picture files: what a program's arguments stand for.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace programs {
+
+// A file stands for itself, a folder for the pictures directly in it, a pattern for the files it matches. A path that
+// does not exist is passed on: reading it tells why, beside all other pictures that cannot be read.
+// Throws ImageError: a folder without pictures, or a pattern that matches no file.
+std::vector<std::string> find_pictures(const std::string& argument);
+
+// Paths from standard input, one a line; empty lines are skipped. Throws Interrupted.
+std::vector<std::string> read_list();
+
+// Whether word_9 comes before word_10.
+bool naturally_before(const std::string& left, const std::string& right);
+
+}  // namespace programs

@@ -1,0 +1,98 @@
+// One batch size on the GPU: where its tensors lie, and how its work is queued.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "decoding.hpp"
+#include "plan.hpp"
+#include "robustscanner/session.hpp"
+
+namespace robustscanner {
+
+// Where tensors lie in a slab, one behind another, each aligned; tokens and scores first, so that one copy fetches
+// both.
+struct Layout {
+    Layout() = default;
+    explicit Layout(Tensors tensors);
+
+    // Addresses of the tensors in a slab.
+    Wiring at(std::uint8_t* base) const;
+
+    Tensors tensors;
+    std::map<std::string, std::size_t> offsets;
+    std::size_t size_bytes = 0;
+    std::size_t text_bytes = 0;  // up to the end of tokens and scores
+};
+
+// Of one batch size.
+struct Layouts {
+    Layouts(Plan& encoder, const Plan& decoder, int size);
+
+    Layout inputs, memory, state;  // memory: what the encoder gives; state: what a step changes
+};
+
+// What all buckets of a session share, for the largest batch; smaller ones use the front of it. They run one after
+// another. Where CPU and GPU share their memory (Jetson), what both look at lies in page-locked memory, and nothing is
+// copied.
+struct Rig {
+    Rig(int device, const SessionOptions& options, const std::string& folder, const ModelSpec& model);
+
+    // Takes all the memory that the session will ever need, but for what TensorRT's contexts take themselves.
+    void reserve(const std::vector<int>& buckets);
+
+    const ModelSpec spec;
+    const int steps;                    // the most of a word
+    const bool shared;                  // CPU and GPU share their memory
+    bool record_encoder, record_steps;  // until it turns out that it cannot be
+    Stream stream;
+    std::unique_ptr<nvinfer1::IRuntime> runtime;  // has to outlive the plans
+    Plan encoder, decoder;
+    DeviceMemory scratch, inputs, memory, going, states[2];
+    HostMemory inputs_host, text_host, flags, states_host[2], going_host;
+    std::map<int, DeviceMemory> fresh;  // a state before the first step, by batch size: a reset is one copy
+    std::vector<Event> events;          // one for each block, and the last for the result
+    std::uint8_t *inputs_address, *going_address, *states_address[2];
+};
+
+// Contexts that are wired once, and recordings of their launches.
+class Bucket : public Machine {
+   public:
+    Bucket(Rig& rig, int size);
+
+    // Puts rows of pictures into the input slab; rows left over repeat the last picture, and so end when it does.
+    void fill(const Canvases& canvases, std::size_t start, std::size_t count);
+
+    // Runs everything once, so that nothing is compiled or allocated later; records it where that is possible.
+    void prepare(int steps_per_launch);
+
+    void start() override;
+    void queue(int block) override;
+    bool going(int block) override;
+
+    // Waits for the blocks that were queued, and copies the rows that were asked for.
+    void fetch(int blocks, Result& result, std::size_t start, std::size_t count);
+
+    // Times all the steps at once, the median of a few rounds; inputs are in place.
+    StepTimes measure();
+
+   private:
+    StepTimes measure_once();
+    void queue_start();
+    void queue_steps(int parity);
+    void queue_message(int block);
+    const std::uint8_t* text(int parity);
+
+    Rig& rig_;
+    std::size_t size_;
+    Layouts layouts_;
+    Tensors step_inputs_;
+    std::shared_ptr<Context> encoder_, steps_[2];  // from one state slab to the other
+    Wiring encoder_wiring_, step_wirings_[2];
+    int steps_per_launch_ = 1;
+    Graph start_graph_, block_graphs_[2];  // by the state that the first step reads
+};
+
+}  // namespace robustscanner

@@ -1,0 +1,23 @@
+#include "robustscanner/charset.hpp"
+
+#include <algorithm>
+
+namespace robustscanner {
+
+Charset::Charset(const CharsetSpec& spec) : end_id_(spec.end_id), texts_(spec.tokens) {
+    texts_.at(static_cast<std::size_t>(spec.start_id)).clear();
+    texts_.at(static_cast<std::size_t>(spec.pad_id)).clear();
+}
+
+Reading Charset::decode(const std::int32_t* tokens, const float* scores, int length) const {
+    const auto end = std::find(tokens, tokens + length, end_id_);
+    Reading reading{"", 1};
+    for (const auto* token = tokens; token != end; ++token) {
+        reading.text += texts_.at(static_cast<std::size_t>(*token));
+    }
+    const auto counted = std::min<std::ptrdiff_t>(end - tokens + 1, length);  // the end token included
+    for (std::ptrdiff_t step = 0; step < counted; ++step) reading.score *= static_cast<double>(scores[step]);
+    return reading;
+}
+
+}  // namespace robustscanner

@@ -1,0 +1,245 @@
+#include "onnx_session.hpp"
+
+#include <onnxruntime_cxx_api.h>
+
+#include <array>
+#include <map>
+#include <regex>
+
+#include "robustscanner/errors.hpp"
+#include "wording.hpp"
+
+namespace robustscanner {
+namespace {
+
+constexpr const char* spec_key = "robustscanner.spec";
+constexpr const char* export_again = "export it with convert/export_onnx.py";
+
+using Shape = std::vector<std::string>;  // "N" stands for a free dimension, "?" for one without a name
+
+struct Tensor {
+    ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+    Shape shape;
+};
+
+using Tensors = std::map<std::string, Tensor>;
+
+std::string runtime() { return std::string("ONNX Runtime ") + OrtGetApiBase()->GetVersionString(); }
+
+// Its own words, without the place in its source where they come from.
+std::string plain(const Ort::Exception& error) {
+    static const std::regex place(R"(^/\S+:\d+ .*?\) (?=[A-Z]))");
+    return std::regex_replace(first_line(error.what()), place, "");
+}
+
+// Cause and cure of an exception while loading; ONNX Runtime's own words where there is nothing better.
+std::string explain(const Ort::Exception& error) {
+    static const std::regex opset(R"(Opset (\d+) is under)"), limit(R"(ai\.onnx is till opset (\d+))"),
+        version(R"(model IR version: (\d+), max supported IR version: (\d+))"),
+        lacks("No Op registered|not a registered function"), protobuf("protobuf", std::regex::icase);
+    const std::string text = plain(error), cure = "update onnxruntime, or export it again with convert/export_onnx.py";
+    std::smatch found, most;
+    if (std::regex_search(text, found, opset) && std::regex_search(text, most, limit)) {
+        return "made with opset " + found.str(1) + "; " + runtime() + " reads up to opset " + most.str(1) + ": " + cure;
+    }
+    if (std::regex_search(text, found, version)) {
+        return "made with ONNX IR version " + found.str(1) + "; " + runtime() + " reads up to " + found.str(2) + ": " +
+               cure;
+    }
+    if (std::regex_search(text, lacks)) {
+        return "needs an operator that " + runtime() + " lacks; " + cure + " (" + text + ")";
+    }
+    if (std::regex_search(text, protobuf)) {
+        return "damaged, or not an ONNX file; copy or export it again (" + text + ")";
+    }
+    return runtime() + " cannot open it; export it again with convert/export_onnx.py (" + text + ")";
+}
+
+Ort::SessionOptions settings(const SessionOptions& options) {
+    Ort::SessionOptions settings;
+    settings.SetIntraOpNumThreads(options.threads);
+    settings.SetInterOpNumThreads(1);
+    settings.SetExecutionMode(ORT_SEQUENTIAL);
+    settings.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
+    settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);  // whatever is wrong arrives as an exception anyway
+    settings.AddConfigEntry("session.intra_op.allow_spinning", options.spinning ? "1" : "0");
+    return settings;
+}
+
+std::string type_name(ONNXTensorElementDataType type) {
+    switch (type) {
+        case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8:
+            return "tensor(uint8)";
+        case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32:
+            return "tensor(int32)";
+        case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64:
+            return "tensor(int64)";
+        case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT:
+            return "tensor(float)";
+        case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16:
+            return "tensor(float16)";
+        case ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE:
+            return "tensor(double)";
+        case ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED:
+            return "no tensor";
+        default:
+            return "tensor of kind " + std::to_string(type);
+    }
+}
+
+Tensor tensor_of(const Ort::TypeInfo& info) {
+    if (info.GetONNXType() != ONNX_TYPE_TENSOR) return {};
+    const auto details = info.GetTensorTypeAndShapeInfo();
+    const auto sizes = details.GetShape();
+    std::vector<const char*> names(sizes.size());
+    details.GetSymbolicDimensions(names.data(), names.size());
+    Tensor tensor{details.GetElementType(), {}};
+    for (std::size_t axis = 0; axis < sizes.size(); ++axis) {
+        const bool open = sizes[axis] < 0;
+        tensor.shape.push_back(!open ? std::to_string(sizes[axis]) : *names[axis] ? names[axis] : "?");
+    }
+    return tensor;
+}
+
+Tensors tensors_of(const Ort::Session& session) {
+    Ort::AllocatorWithDefaultOptions memory;
+    Tensors tensors;
+    for (std::size_t index = 0; index < session.GetInputCount(); ++index) {
+        tensors[session.GetInputNameAllocated(index, memory).get()] = tensor_of(session.GetInputTypeInfo(index));
+    }
+    for (std::size_t index = 0; index < session.GetOutputCount(); ++index) {
+        tensors[session.GetOutputNameAllocated(index, memory).get()] = tensor_of(session.GetOutputTypeInfo(index));
+    }
+    return tensors;
+}
+
+bool is_open(const std::string& size) { return size.find_first_not_of("0123456789") != size.npos; }
+
+// A dimension that the graph leaves open may turn out right; the batch has to be open.
+bool fits(const Shape& found, const Shape& wanted) {
+    if (found.size() != wanted.size()) return false;
+    for (std::size_t axis = 0; axis < found.size(); ++axis) {
+        if (!is_open(found[axis]) && found[axis] != wanted[axis]) return false;
+    }
+    return true;
+}
+
+std::string in_text(const Tensor& tensor) { return type_name(tensor.type) + " [" + joined(tensor.shape, ", ") + "]"; }
+
+std::string names_of(const Tensors& tensors) {
+    std::vector<std::string> names;
+    for (const auto& [name, tensor] : tensors) names.push_back(name);
+    return joined(names, ", ");
+}
+
+Tensors tensors_for(const ModelSpec& spec) {
+    const auto height = std::to_string(spec.input.height_px), width = std::to_string(spec.input.width_px),
+               steps = std::to_string(spec.network.max_length);
+    return {{"images", {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, {"N", height, width, "3"}}},
+            {"valid_width", {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32, {"N"}}},
+            {"tokens", {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32, {"N", steps}}},
+            {"scores", {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, {"N", steps}}}};
+}
+
+void check_graph(const std::string& path, const Ort::Session& session, const ModelSpec& spec) {
+    const auto wanted = tensors_for(spec);
+    const auto found = tensors_of(session);
+    if (names_of(found) != names_of(wanted)) {
+        throw EngineError(path + ": its inputs and outputs are " + names_of(found) + ", not " + names_of(wanted) +
+                          "; " + export_again);
+    }
+    for (const auto& [name, tensor] : wanted) {
+        const auto& is = found.at(name);
+        if (is.type != tensor.type || !fits(is.shape, tensor.shape)) {
+            throw EngineError(path + ": " + name + " is " + in_text(is) + ", but its spec needs " + in_text(tensor) +
+                              "; " + export_again);
+        }
+    }
+}
+
+ModelSpec read_spec(const std::string& path, const Ort::Session& session) {
+    Ort::AllocatorWithDefaultOptions memory;
+    const auto text = session.GetModelMetadata().LookupCustomMetadataMapAllocated(spec_key, memory);
+    if (!text) {
+        throw EngineError(path + ": not one of our models: no " + spec_key + " metadata; " + export_again);
+    }
+    try {
+        return ModelSpec::from_json(text.get());
+    } catch (const SpecError& error) {
+        throw EngineError(path + ": " + error.what());
+    }
+}
+
+template <typename Item>
+std::vector<Item> items_of(const Ort::Value& value) {
+    const auto count = value.GetTensorTypeAndShapeInfo().GetElementCount();
+    const auto* items = value.GetTensorData<Item>();
+    return {items, items + count};
+}
+
+class OnnxSession : public Session {
+   public:
+    OnnxSession(const std::string& path, const SessionOptions& options)
+        : path_(path), options_(options), environment_(ORT_LOGGING_LEVEL_FATAL, "robustscanner"), session_(nullptr) {
+        try {
+            session_ = Ort::Session(environment_, path.c_str(), settings(options));
+        } catch (const Ort::Exception& error) {
+            throw EngineError(path + ": " + explain(error));
+        }
+        spec_ = read_spec(path, session_);
+        check_graph(path, session_, spec_);
+    }
+
+    const ModelSpec& spec() const override { return spec_; }
+    std::optional<int> max_batch() const override { return {}; }
+
+    std::string description() const override {
+        return path_ + ": " + spec_.name + ", " + runtime() + ", threads=" + std::to_string(options_.threads) +
+               ", spinning=" + (options_.spinning ? "True" : "False");
+    }
+
+    Result run(const Canvases& canvases) override {
+        Result result;
+        try {
+            result = run_graph(canvases);
+        } catch (const Ort::Exception& error) {
+            throw EngineError(path_ + ": " + runtime() + " failed: " + plain(error));
+        }
+        try {
+            check_result(spec_, canvases.count(), result);
+        } catch (const EngineError& error) {
+            throw EngineError(path_ + ": " + error.what());
+        }
+        return result;
+    }
+
+   private:
+    Result run_graph(const Canvases& canvases) {
+        constexpr std::array<const char*, 2> inputs = {"images", "valid_width"}, outputs = {"tokens", "scores"};
+        const auto count = static_cast<std::int64_t>(canvases.count());
+        const std::array<std::int64_t, 4> images = {count, spec_.input.height_px, spec_.input.width_px, 3};
+        const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+        // ONNX Runtime only reads its inputs, though its tensors are not const.
+        auto* pixels = const_cast<std::uint8_t*>(canvases.pixels.data());
+        auto* widths = const_cast<std::int32_t*>(canvases.valid_width.data());
+        const std::array<Ort::Value, 2> values = {
+            Ort::Value::CreateTensor(memory, pixels, canvases.count() * canvas_bytes(spec_.input), images.data(), 4),
+            Ort::Value::CreateTensor(memory, widths, canvases.count(), &count, 1)};
+        const auto found = session_.Run({}, inputs.data(), values.data(), 2, outputs.data(), 2);
+        return {items_of<std::int32_t>(found[0]), items_of<float>(found[1])};
+    }
+
+    std::string path_;
+    SessionOptions options_;
+    ModelSpec spec_;
+    Ort::Env environment_;  // one for the process, which counts its users
+    Ort::Session session_;
+};
+
+}  // namespace
+
+std::unique_ptr<Session> open_onnx(const std::string& path, const SessionOptions& options) {
+    return std::make_unique<OnnxSession>(path, options);
+}
+
+}  // namespace robustscanner

@@ -1,0 +1,132 @@
+#include "picture_header.hpp"
+
+#include <cctype>
+#include <cstring>
+
+namespace robustscanner {
+namespace {
+
+using Pixels = std::optional<std::uint64_t>;
+
+std::uint64_t product(std::uint32_t width, std::uint32_t height) { return std::uint64_t{width} * height; }
+
+std::uint32_t magnitude(std::uint32_t value) { return value >> 31 ? 0u - value : value; }
+
+// ITU T.81: the frame header is the first segment whose marker is C0 … CF, but for C4, C8 and CC.
+Pixels jpeg_pixels(const FileView& file) {
+    for (std::size_t at = 2; at + 9 < file.size();) {
+        if (file[at] != 0xff) return {};
+        const auto marker = file[at + 1];
+        if (marker == 0xff) {  // filling
+            ++at;
+            continue;
+        }
+        if (marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc) {
+            return product(file.big(at + 7, 2), file.big(at + 5, 2));
+        }
+        const bool bare = marker == 0x01 || (marker >= 0xd0 && marker <= 0xd8);  // without length and content
+        at += 2 + (bare ? 0 : file.big(at + 2, 2));
+    }
+    return {};
+}
+
+Pixels webp_pixels(const FileView& file) {
+    if (file.has(12, "VP8X")) return product(file.little(24, 3) + 1, file.little(27, 3) + 1);
+    if (file.has(12, "VP8L")) {
+        const auto bits = file.little(21, 4);
+        return product((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1);
+    }
+    return product(file.little(26, 2) & 0x3fff, file.little(28, 2) & 0x3fff);
+}
+
+Pixels bmp_pixels(const FileView& file) {
+    if (file.little(14, 4) == 12) return product(file.little(18, 2), file.little(20, 2));
+    return product(magnitude(file.little(18, 4)), magnitude(file.little(22, 4)));
+}
+
+Pixels tiff_pixels(const FileView& file) {
+    const bool big = file[0] == 'M';
+    const auto number = [&](std::size_t at, int count) { return big ? file.big(at, count) : file.little(at, count); };
+    const std::size_t folder = number(4, 4);
+    std::uint32_t sides[2] = {0, 0};  // tags 256 and 257
+    for (std::size_t entry = 0; entry < number(folder, 2); ++entry) {
+        const auto at = folder + 2 + 12 * entry;
+        if (at >= file.size()) return {};
+        const auto tag = number(at, 2);
+        if (tag == 256 || tag == 257) sides[tag - 256] = number(at + 8, number(at + 2, 2) == 3 ? 2 : 4);
+    }
+    return product(sides[0], sides[1]);
+}
+
+Pixels pnm_pixels(const FileView& file) {
+    std::uint64_t sides[2] = {0, 0};
+    std::size_t at = 2;
+    for (auto& side : sides) {
+        while (at < file.size() && (std::isspace(static_cast<int>(file[at])) || file[at] == '#')) {
+            if (file[at] == '#') {
+                while (at < file.size() && file[at] != '\n') ++at;
+            } else {
+                ++at;
+            }
+        }
+        for (; file[at] >= '0' && file[at] <= '9'; ++at) {
+            side = side * 10 + (file[at] - '0');
+            if (side > UINT32_MAX) return UINT64_MAX;
+        }
+    }
+    return sides[0] * sides[1];
+}
+
+}  // namespace
+
+std::uint32_t FileView::big(std::size_t at, int count) const {
+    std::uint32_t value = 0;
+    for (int index = 0; index < count; ++index) value = value << 8 | (*this)[at + static_cast<std::size_t>(index)];
+    return value;
+}
+
+std::uint32_t FileView::little(std::size_t at, int count) const {
+    std::uint32_t value = 0;
+    for (int index = count - 1; index >= 0; --index) value = value << 8 | (*this)[at + static_cast<std::size_t>(index)];
+    return value;
+}
+
+bool FileView::has(std::size_t at, const char* text) const {
+    const auto length = std::strlen(text);
+    return at + length <= size_bytes_ && std::memcmp(data_ + at, text, length) == 0;
+}
+
+std::optional<PictureKind> kind_of(const FileView& file) {
+    if (file.has(0, "\xff\xd8\xff")) return PictureKind::jpeg;
+    if (file.has(0, "\x89PNG\r\n\x1a\n")) return PictureKind::png;
+    if (file.has(0, "RIFF") && file.has(8, "WEBP")) return PictureKind::webp;
+    if (file.has(0, "BM")) return PictureKind::bmp;
+    if (file.has(0, "GIF8")) return PictureKind::gif;
+    if ((file.has(0, "II") && file.little(2, 2) == 42) || (file.has(0, "MM") && file.big(2, 2) == 42)) {
+        return PictureKind::tiff;
+    }
+    if (file[0] == 'P' && file[1] >= '1' && file[1] <= '6') return PictureKind::pnm;
+    return {};
+}
+
+std::optional<std::uint64_t> claimed_pixels(const FileView& file, PictureKind kind) {
+    switch (kind) {
+        case PictureKind::jpeg:
+            return jpeg_pixels(file);
+        case PictureKind::png:
+            return product(file.big(16, 4), file.big(20, 4));
+        case PictureKind::webp:
+            return webp_pixels(file);
+        case PictureKind::bmp:
+            return bmp_pixels(file);
+        case PictureKind::gif:
+            return product(file.little(6, 2), file.little(8, 2));
+        case PictureKind::tiff:
+            return tiff_pixels(file);
+        case PictureKind::pnm:
+            return pnm_pixels(file);
+    }
+    return {};
+}
+
+}  // namespace robustscanner

@@ -1,0 +1,187 @@
+// The host hands over pictures and gets words back; between, it never waits for a step. A token feeds the next step in
+// device memory, two copies of the decoding state take turns, and launches are recorded once and replayed.
+#include "tensorrt_session.hpp"
+
+#include <algorithm>
+#include <mutex>
+
+#include "bucket.hpp"
+#include "robustscanner/errors.hpp"
+#include "wording.hpp"
+
+namespace robustscanner {
+namespace {
+
+constexpr const char* rebuild = "build it again with convert/build_engine.py";
+
+std::string in_text(const std::vector<int>& numbers) {
+    std::vector<std::string> texts;
+    for (const int number : numbers) texts.push_back(std::to_string(number));
+    return joined(texts, ", ");
+}
+
+std::vector<int> choose_buckets(const Plan& encoder, const Plan& decoder, const GpuOptions& options) {
+    const auto of_encoder = encoder.batch_range("images"), of_decoder = decoder.batch_range("token");
+    const int smallest = std::max(of_encoder.first, of_decoder.first),
+              largest = std::min(of_encoder.second, of_decoder.second);
+    if (smallest > largest) throw EngineError(std::string("encoder and decoder share no batch size; ") + rebuild);
+    const auto buckets = options.buckets.empty() ? batch_buckets(smallest, largest) : options.buckets;
+    if (buckets.front() < smallest || buckets.back() > largest) {
+        throw EngineError("buckets are (" + in_text(buckets) + "), but the engine takes " + std::to_string(smallest) +
+                          " to " + std::to_string(largest) + "; give such sizes");
+    }
+    return buckets;
+}
+
+void check_steps(const GpuOptions& options, int steps) {
+    if (options.steps_per_launch && steps % *options.steps_per_launch) {
+        throw EngineError("steps_per_launch is " + std::to_string(*options.steps_per_launch) + "; give a divisor of " +
+                          std::to_string(steps) + ": [" + in_text(divisors(steps)) + "]");
+    }
+}
+
+// What lies on the GPU: plans, buffers, and the buckets that were needed so far.
+class Worker {
+   public:
+    Worker(const std::string& folder, const ModelSpec& spec, const SessionOptions& options)
+        : rig_(options.gpu.device, options, folder, spec),
+          buckets_(choose_buckets(rig_.encoder, rig_.decoder, options.gpu)) {
+        check_steps(options.gpu, rig_.steps);
+        rig_.reserve(buckets_);
+        schedule_ = choose(options.gpu);
+    }
+    Worker(const Worker&) = delete;
+    Worker& operator=(const Worker&) = delete;
+    ~Worker() { cudaStreamSynchronize(rig_.stream.get()); }  // nothing may run any more when memory goes
+
+    int largest() const { return buckets_.back(); }
+    const Schedule& schedule() const { return schedule_; }
+
+    // Reads at most the largest bucket's pictures.
+    void read(const Canvases& canvases, std::size_t start, std::size_t count, Result& result) {
+        auto& bucket = prepared(bucket_for(static_cast<int>(count), buckets_), canvases, start, count);
+        bucket.fill(canvases, start, count);
+        const int blocks = decode(bucket, rig_.steps / schedule_.steps_per_launch, schedule_.lookahead);
+        bucket.fetch(blocks, result, start, count);
+    }
+
+   private:
+    Bucket& prepared(int size, const Canvases& canvases, std::size_t start, std::size_t count) {
+        auto& bucket = prepared_[size];
+        if (!bucket) {
+            auto made = std::make_unique<Bucket>(rig_, size);
+            made->fill(canvases, start, count);
+            made->prepare(schedule_.steps_per_launch);
+            bucket = std::move(made);
+        }
+        return *bucket;
+    }
+
+    // Measures the smallest batch, where waiting weighs most, unless all is decided.
+    Schedule choose(const GpuOptions& options) {
+        if (options.steps_per_launch && options.lookahead) return {*options.steps_per_launch, *options.lookahead};
+        auto bucket = std::make_unique<Bucket>(rig_, buckets_.front());
+        bucket->fill({std::vector<std::uint8_t>(canvas_bytes(rig_.spec.input)), {rig_.spec.input.width_px}}, 0, 1);
+        const auto schedule =
+            choose_schedule(bucket->measure(), rig_.steps, options.steps_per_launch, options.lookahead);
+        bucket->prepare(schedule.steps_per_launch);
+        prepared_[buckets_.front()] = std::move(bucket);
+        return schedule;
+    }
+
+    Rig rig_;
+    std::vector<int> buckets_;
+    Schedule schedule_;
+    std::map<int, std::unique_ptr<Bucket>> prepared_;
+};
+
+class TensorRTSession : public Session {
+   public:
+    TensorRTSession(std::string folder, const EngineManifest& manifest, const SessionOptions& options)
+        : path_(std::move(folder)), spec_(manifest.model), device_(options.gpu.device) {
+        explained([&] {
+            auto host = gpu_facts(device_);
+            host.version = tensorrt_version();
+            check_host(manifest, host);
+            const OnDevice current(device_);
+            worker_ = std::make_unique<Worker>(path_, spec_, options);
+        });
+    }
+
+    ~TensorRTSession() override {
+        int before = 0;  // no guard: its errors would be exceptions
+        cudaGetDevice(&before);
+        cudaSetDevice(device_);
+        worker_.reset();
+        cudaSetDevice(before);
+    }
+
+    const ModelSpec& spec() const override { return spec_; }
+    std::optional<int> max_batch() const override { return worker_->largest(); }
+
+    std::string description() const override {
+        const auto& schedule = worker_->schedule();
+        return path_ + ": " + spec_.name + ", TensorRT " + tensorrt_version() +
+               ", steps_per_launch=" + std::to_string(schedule.steps_per_launch) +
+               ", lookahead=" + std::to_string(schedule.lookahead);
+    }
+
+    Result run(const Canvases& canvases) override {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        const auto steps = static_cast<std::size_t>(spec_.network.max_length);
+        const auto largest = static_cast<std::size_t>(worker_->largest());
+        Result result{std::vector<std::int32_t>(canvases.count() * steps),
+                      std::vector<float>(canvases.count() * steps)};
+        explained([&] {
+            const OnDevice current(device_);
+            for (std::size_t start = 0; start < canvases.count(); start += largest) {
+                worker_->read(canvases, start, std::min(largest, canvases.count() - start), result);
+            }
+            check_result(spec_, canvases.count(), result);
+        });
+        return result;
+    }
+
+   private:
+    // Whatever goes wrong inside is told in one line.
+    template <typename Action>
+    void explained(Action action) const {
+        try {
+            action();
+        } catch (const EngineError& error) {
+            throw EngineError(path_ + ": " + error.what());
+        } catch (const CudaError& error) {
+            if (error.is_out_of_memory()) {
+                throw EngineError(path_ + ": too little GPU memory (" + first_line(error.what()) +
+                                  "); close what else uses the GPU, or build it with a smaller --max-batch");
+            }
+            throw EngineError(path_ + ": the GPU failed (" + first_line(error.what()) +
+                              "); open it again; a GPU that keeps failing shows in the kernel's log (dmesg)");
+        }
+    }
+
+    std::string path_;
+    ModelSpec spec_;
+    int device_;
+    std::mutex mutex_;
+    std::unique_ptr<Worker> worker_;
+};
+
+}  // namespace
+
+std::unique_ptr<Session> open_tensorrt(const std::string& folder, const EngineManifest& manifest,
+                                       const SessionOptions& options) {
+    if (manifest.backend != "tensorrt") {
+        throw EngineError(folder +
+                          ": made for TensorRT-RTX, which this library cannot run; build it again with "
+                          "build_engine.py --backend tensorrt");
+    }
+    for (const char* name : {"encoder.plan", "decoder.plan"}) {
+        if (!manifest.files.count(name)) {
+            throw EngineError(folder + ": engine.json lists no " + name + "; " + rebuild);
+        }
+    }
+    return std::make_unique<TensorRTSession>(folder, manifest, options);
+}
+
+}  // namespace robustscanner

@@ -1,0 +1,37 @@
+// How values look in messages: as the Python library writes them, so that both say the same.
+#pragma once
+
+#include <cstddef>
+#include <nlohmann/json_fwd.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace robustscanner {
+
+using Json = nlohmann::json;
+
+// A text in quotes.
+std::string quoted(const std::string& text);
+
+// A list of texts in quotes.
+std::string quoted(const std::set<std::string>& texts);
+
+// A JSON value: None, True, 1.5, 'text', [1, 2], {'key': 1}.
+std::string in_words(const Json& value);
+
+// The same, but for a text without its quotes, and cut to so many characters.
+std::string in_words(const Json& value, std::size_t length);
+
+std::string joined(const std::vector<std::string>& texts, const std::string& between);
+
+// What others' exceptions say, on one line of a sensible length.
+std::string first_line(const std::string& text);
+
+// The characters of UTF-8, each as a text; bytes that are none stand alone.
+std::vector<std::string> characters(const std::string& text);
+
+// How many bytes from here are one character; 0 when they are no UTF-8.
+std::size_t character_bytes(const std::string& text, std::size_t at);
+
+}  // namespace robustscanner

@@ -1,0 +1,100 @@
+// What a model is, and what is wrong with one.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "robustscanner/charset.hpp"
+#include "robustscanner/errors.hpp"
+#include "robustscanner/spec.hpp"
+#include "sha256.hpp"
+#include "wording.hpp"
+
+namespace robustscanner {
+namespace {
+
+Json good() {
+    return Json::parse(R"({"format": 1, "name": "m",
+        "charset": {"tokens": ["a", "ß", "<UKN>", "<BOS/EOS>", "<PAD>"], "start_id": 3, "end_id": 3, "pad_id": 4,
+                    "unknown_id": 2, "class_count": 4},
+        "input": {"height_px": 48, "width_px": 160, "min_width_px": 48, "width_multiple_px": 4, "resize": "linear",
+                  "mean": 127.5, "scale": 127.5},
+        "network": {"backbone": "edge", "hidden_size": 16, "max_length": 12, "widths": []}})");
+}
+
+std::string complaint(const std::function<void(Json&)>& change) {
+    auto data = good();
+    change(data);
+    try {
+        ModelSpec::from_json(data.dump());
+    } catch (const SpecError& error) {
+        return error.what();
+    }
+    return "";
+}
+
+TEST(Spec, IsRead) {
+    const auto spec = ModelSpec::from_json(good().dump());
+    EXPECT_EQ(spec.charset.tokens[1], "ß");
+    EXPECT_EQ(spec.charset.unknown_id, 2);
+    EXPECT_EQ(spec.input.width_rule, "ratio");  // the first files lack it
+    EXPECT_EQ(spec.network.max_length, 12);
+    auto other = good();
+    other["input"]["width_rule"] = "scale";
+    EXPECT_TRUE(spec == ModelSpec::from_json(good().dump()));
+    EXPECT_TRUE(spec != ModelSpec::from_json(other.dump()));
+}
+
+TEST(Spec, SaysWhatIsWrong) {
+    EXPECT_EQ(complaint([](Json& d) { d["format"] = "2"; }),
+              "spec: format '2'; this version reads format 1: update the kit");
+    EXPECT_EQ(complaint([](Json& d) { d.erase("charset"); }), "charset: missing or not a JSON object");
+    EXPECT_EQ(complaint([](Json& d) { d["x"] = 1; }), "spec: missing [], unknown ['x']");
+    EXPECT_EQ(complaint([](Json& d) { d["input"].erase("mean"), d["input"]["y"] = 1; }),
+              "input: missing ['mean'], unknown ['y']");
+    EXPECT_EQ(complaint([](Json& d) { d["network"]["max_length"] = true; }),
+              "network: max_length is 'True', which is not of the kind this field takes");
+    EXPECT_EQ(complaint([](Json& d) { d["charset"]["tokens"][1] = "a"; }),
+              "charset: 'a' appears more than once; every token needs one id");
+    EXPECT_EQ(complaint([](Json& d) { d["charset"]["tokens"][0] = "ab"; }),
+              "charset: 'ab' is not a single character and not a special token");
+    EXPECT_EQ(complaint([](Json& d) { d["charset"]["pad_id"] = 9; }), "charset: pad_id 9 is outside the 5 tokens");
+    EXPECT_EQ(complaint([](Json& d) { d["charset"]["class_count"] = 3; }), "charset: class_count 3 must be in 4…5");
+    EXPECT_EQ(complaint([](Json& d) { d["input"]["scale"] = 0; }), "input: scale 0.0 must be positive");
+    EXPECT_NE(complaint([](Json& d) { d["input"]["height_px"] = 1000000; }).find("canvas"), std::string::npos);
+    EXPECT_THROW(ModelSpec::from_json("{"), SpecError);
+    EXPECT_THROW(ModelSpec::from_json("[]"), SpecError);
+}
+
+TEST(Charset, DecodesUpToTheEnd) {
+    const Charset charset(ModelSpec::from_json(good().dump()).charset);
+    const std::int32_t ended[] = {1, 2, 0, 3, 0}, endless[] = {0, 4, 1};
+    const float scores[] = {0.5f, 0.5f, 1, 0.5f, 0.1f};
+    EXPECT_EQ(charset.decode(ended, scores, 5).text, "ß<UKN>a");
+    EXPECT_DOUBLE_EQ(charset.decode(ended, scores, 5).score, 0.125);  // the end token counts, what follows does not
+    EXPECT_EQ(charset.decode(endless, scores, 3).text, "aß");
+}
+
+TEST(Wording, IsPythons) {
+    EXPECT_EQ(quoted("it's"), "\"it's\"");
+    EXPECT_EQ(quoted("a\n\\'\""), "'a\\n\\\\\\'\"'");
+    EXPECT_EQ(in_words(Json::parse(R"([null, 1.0, {"k": "v"}])")), "[None, 1.0, {'k': 'v'}]");
+    EXPECT_EQ(characters("aß\xff€").size(), 4u);
+    EXPECT_EQ(characters("\xed\xa0\x80").size(), 3u);  // a surrogate is no UTF-8
+}
+
+TEST(Sha256, OfTheStandard) {
+    const auto hash = [](const std::string& text) {
+        Sha256 sha256;
+        const auto* bytes = reinterpret_cast<const std::uint8_t*>(text.data());
+        for (std::size_t at = 0; at < text.size(); at += 50)
+            sha256.update(bytes + at, std::min<std::size_t>(50, text.size() - at));
+        return sha256.finish();
+    };
+    EXPECT_EQ(hash(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    EXPECT_EQ(hash("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    EXPECT_EQ(hash(std::string(1000000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+}  // namespace
+}  // namespace robustscanner

@@ -1,0 +1,246 @@
+"""The C++ program against the Python one: the same bytes on stdout and stderr, the same exit status.
+
+Run by `make test` where the C++ toolchain is; ROBUSTSCANNER_CPP names another build folder.
+"""
+
+import ctypes
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from convert.build_engine import main as build_engine
+from robustscanner import Recognizer, SessionOptions
+
+ROOT = Path(__file__).parents[1]
+BUILT = Path(os.environ.get("ROBUSTSCANNER_CPP", ROOT / "build" / "cpp" / "release"))
+CPP = BUILT / "bin" / "recognize"
+LIBRARY = BUILT / "lib" / "librobustscanner.so"
+TINY = ROOT / "tests" / "tiny" / "tiny.onnx"
+CROPS = ROOT / "calib_data" / "images"
+DEMO = ROOT / "calib_data" / "demo"
+
+pytestmark = pytest.mark.skipif(not CPP.exists(), reason=f"{CPP} is not built; make cpp")
+
+Outcome = tuple[int, bytes, bytes]
+
+
+def outcomes(*arguments: object, cwd: Path = ROOT, stdin: bytes = b"") -> tuple[Outcome, Outcome]:
+    """Exit status, stdout and stderr of the C++ and the Python program."""
+    results = [
+        subprocess.run([*program, *arguments], cwd=cwd, input=stdin, capture_output=True, timeout=300)
+        for program in ([CPP], [sys.executable, ROOT / "runtime" / "recognize.py"])
+    ]
+    cpp, python = ((result.returncode, result.stdout, result.stderr) for result in results)
+    return cpp, python
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with pictures of every kind, good and bad, under awkward names."""
+    image = cv2.imread(str(DEMO / "01.jpg"))
+    kinds = {
+        "w10.png": image,
+        "w9.JPG": image,
+        "W1.webp": image,
+        "grey.png": image[:, :, 0],
+        "deep.png": image.astype(np.uint16) * 257,
+        "ink.png": np.dstack([image, 255 - image[:, :, :1]]),
+        "d,o\n'\tg\".bmp": image,
+        "[x].tiff": image[:, ::-1],
+        "sub/Äb 2.ppm": image,
+        "sub/äb 10.png": image[::-1],
+        "sub/.hidden.png": image,
+    }
+    for name, picture in kinds.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(cv2.imencode(Path(name).suffix.lower(), picture)[1].tobytes())
+    (tmp_path / os.fsdecode(b"d\xffg.png")).write_bytes((tmp_path / "w10.png").read_bytes())
+    png, jpeg = (tmp_path / "w10.png").read_bytes(), (tmp_path / "w9.JPG").read_bytes()
+    bad = {
+        "empty.png": b"",
+        "text.jpg": b"no picture at all",
+        "cut.png": png[: len(png) // 2],
+        "cut.jpg": jpeg[: len(jpeg) // 2],
+        "cut.webp": (tmp_path / "W1.webp").read_bytes()[:30],
+        "bomb.png": png[:16] + (50000).to_bytes(4, "big") * 2 + png[24:],
+        "broken.png": png[:45] + bytes(8) + png[53:],
+    }
+    for name, data in bad.items():
+        (tmp_path / name).write_bytes(data)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def int8_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model with 8-bit convolutions."""
+    engine = tmp_path_factory.mktemp("int8") / "edge.engine"
+    options = ["--int8", "--backend", "onnxruntime", "--calib-images", "16", "-o", str(engine)]
+    assert build_engine(options) == 0
+    return engine
+
+
+# --- Readings
+
+
+def test_crops_with_the_shipped_model() -> None:
+    cpp, python = outcomes(CROPS)
+    assert python[1].count(b"\n") >= 300
+    assert cpp == python
+
+
+def test_crops_with_an_int8_engine(int8_engine: Path) -> None:
+    cpp, python = outcomes("--engine", int8_engine, CROPS)
+    assert python[1].count(b"\n") >= 300
+    assert cpp == python
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--csv", "--batch", "3", "--threads", "1"]])
+def test_every_kind_of_picture(pictures: Path, options: list[str]) -> None:
+    cpp, python = outcomes("--engine", TINY, ".", "missing.png", *options, cwd=pictures)
+    assert python[0] == 1
+    assert b"8 of 17 pictures could not be read" in python[2]
+    assert cpp == python
+
+
+# --- What the arguments stand for
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin"),
+    [
+        (["./w10.png", "sub/", ".//sub//Äb 2.ppm"], b""),
+        (["w*.png", "**/*.png", "[x].tiff", "[!w]*.ti?f", "s*/*"], b""),
+        (["**"], b""),
+        (["none*.png", "w10.png", "sub/none"], b""),
+        (["-", "w9.JPG"], b"w10.png\n\n./w9.JPG\r\nnothing\n"),
+        (["-"], b"\n"),
+        (["--", "w10.png"], b""),
+        (["w10.png", "-o", "none/words.tsv"], b""),
+        (["w10.png", "-f", "-o", "/dev/null"], b""),
+        (["w10.png", "-o", "a" * 300], b""),
+        (["w10.png", "-o", "w9.JPG"], b""),
+        (["w10.png", "--sheet", "w9.JPG"], b""),
+        (["w10.png", "--device", "-1"], b""),
+        (["/"], b""),
+    ],
+)
+def test_arguments(pictures: Path, arguments: list[str], stdin: bytes) -> None:
+    cpp, python = outcomes("--engine", TINY, *arguments, cwd=pictures, stdin=stdin)
+    assert cpp == python
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "--bach"], ["a", "--batch", "0"], ["a", "--json", "--csv"], ["-x"]])
+def test_wrong_usage(arguments: list[str]) -> None:
+    cpp, python = outcomes(*arguments)
+    assert cpp[:2] == python[:2] == (2, b"")
+    assert cpp[2].startswith(b"usage: ")
+
+
+@pytest.mark.parametrize("engine", ["none.onnx", "w10.png", "sub", "text.onnx"])
+def test_engines_that_are_none(pictures: Path, engine: str) -> None:
+    (pictures / "text.onnx").write_bytes(b"no model")
+    cpp, python = outcomes("--engine", engine, "w10.png", cwd=pictures)
+    assert python[0] == 1
+    assert cpp == python
+
+
+def test_bundles_that_are_damaged(int8_engine: Path, pictures: Path) -> None:
+    papers = (int8_engine / "engine.json").read_text()
+    (pictures / "x.engine").mkdir()
+    for text in (papers, papers.replace('"int8"', '"int7"'), papers.replace('"words"', '"wrods"'), "[1]"):
+        (pictures / "x.engine" / "engine.json").write_text(text)
+        cpp, python = outcomes("--engine", "x.engine", "w10.png", cwd=pictures)
+        assert python[0] == 1
+        assert cpp == python
+
+
+def test_output_and_sheet(pictures: Path) -> None:
+    arguments = ["w10.png", "empty.png", "w9.JPG", "-o", "words.tsv", "--sheet", "sheet.png", "--force"]
+    cpp, python = outcomes("--engine", TINY, *arguments, cwd=pictures)
+    assert cpp == python
+    assert not list(pictures.glob(".robustscanner*"))
+    kept = (pictures / "words.tsv").read_bytes(), cv2.imread(str(pictures / "sheet.png"))
+    subprocess.run([CPP, "--engine", TINY, *arguments], cwd=pictures, check=False, stderr=subprocess.DEVNULL)
+    assert (pictures / "words.tsv").read_bytes() == kept[0]
+    assert (cv2.imread(str(pictures / "sheet.png")).shape) == kept[1].shape  # fonts differ between OpenCV versions
+
+
+def test_interrupt_leaves_nothing(pictures: Path) -> None:
+    os.mkfifo(pictures / "blocks.fifo")  # opening it waits for a writer
+    before = set(pictures.iterdir())
+    command = [CPP, "--engine", TINY, "w10.png", "blocks.fifo", "--batch", "1", "-o", "words.tsv"]
+    process = subprocess.Popen(command, cwd=pictures, stderr=subprocess.PIPE)
+    while set(pictures.iterdir()) == before:
+        pass
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.send_signal(2)
+    assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode == 130
+    assert set(pictures.iterdir()) == before
+
+
+# --- The C API, from Python
+
+
+class Options(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_size_t)] + [
+        (name, ctypes.c_int32)
+        for name in ("batch_size", "threads", "no_spinning", "device", "no_cuda_graphs", "allow_host_code")
+    ]
+
+
+@pytest.fixture(scope="session")
+def library() -> ctypes.CDLL:
+    found = ctypes.CDLL(str(LIBRARY))
+    found.robustscanner_error.restype = found.robustscanner_text.restype = ctypes.c_char_p
+    found.robustscanner_problem.restype = ctypes.c_char_p
+    found.robustscanner_score.restype = ctypes.c_double
+    found.robustscanner_count.restype = ctypes.c_size_t
+    return found
+
+
+def opened(library: ctypes.CDLL, engine: Path) -> ctypes.c_void_p:
+    recognizer = ctypes.c_void_p()
+    options = Options(ctypes.sizeof(Options), threads=1, no_spinning=1)
+    status = library.robustscanner_open(os.fsencode(engine), ctypes.byref(options), ctypes.byref(recognizer))
+    assert status == 0, library.robustscanner_error()
+    return recognizer
+
+
+def read(library: ctypes.CDLL, recognizer: ctypes.c_void_p, paths: list[Path]) -> list[tuple[str, float]]:
+    readings = ctypes.c_void_p()
+    names = (ctypes.c_char_p * len(paths))(*map(os.fsencode, paths))
+    assert library.robustscanner_read_files(recognizer, names, ctypes.c_size_t(len(paths)), ctypes.byref(readings)) == 0
+    index = map(ctypes.c_size_t, range(library.robustscanner_count(readings)))
+    found = [
+        (library.robustscanner_text(readings, i).decode(), library.robustscanner_score(readings, i)) for i in index
+    ]
+    library.robustscanner_free(readings)
+    return found
+
+
+def test_c_api_reads_as_the_library_does(library: ctypes.CDLL) -> None:
+    paths = sorted(DEMO.glob("*.jpg"))
+    recognizer = opened(library, TINY)
+    with ThreadPoolExecutor(10) as threads:  # that share one recognizer
+        found = list(threads.map(lambda _: read(library, recognizer, paths), range(10)))
+    library.robustscanner_close(recognizer)
+    with Recognizer(TINY, options=SessionOptions(threads=1)) as reference:
+        expected = reference.read_batch(paths)
+    assert found == [found[0]] * 10
+    assert [text for text, _ in found[0]] == [reading.text for reading in expected]
+    assert [score for _, score in found[0]] == pytest.approx([reading.score for reading in expected])
+
+
+def test_c_api_says_what_is_wrong(library: ctypes.CDLL) -> None:
+    recognizer = ctypes.c_void_p()
+    assert library.robustscanner_open(b"none.onnx", None, ctypes.byref(recognizer)) == 2
+    assert library.robustscanner_error().startswith(b"none.onnx: no such engine; ")
+    assert not recognizer
