@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 from functools import cache
 
 import pytest
@@ -18,6 +19,12 @@ def missing_gpu() -> str | None:
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
         return "the NVIDIA driver sees no GPU"
     return None
+
+
+def pytest_sessionfinish() -> None:
+    """Tensors that workers sent lie in a cache of PyTorch's, which complains of each when the interpreter ends."""
+    if reductions := sys.modules.get("torch.multiprocessing.reductions"):
+        reductions.shared_cache.clear()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
