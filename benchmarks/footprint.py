@@ -15,8 +15,15 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
 ROOT = Path(__file__).parents[1]
 PROGRAM = [sys.executable, str(ROOT / "runtime" / "recognize.py")]
 # A child of its own prints its peak, in KiB on Linux; the parent's own size does not count.
-PEAK = "import resource, runpy, sys; sys.argv = sys.argv[1:]\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-PEAK += "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+PEAK = """
+import os, resource, runpy, sys
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+"""
 
 
 def main() -> int:
