@@ -20,7 +20,7 @@ from robustscanner.labels import DataError
 from robustscanner.program import exit_status
 
 from .gate import GateOptions, add_gate_arguments, gate_options
-from .quantize import QuantizeOptions, add_calibration_arguments, quantize_options, report_unreadable
+from .quantize import QuantizeOptions, add_calibration_arguments, quantize_options, report_unreadable, whole_number
 
 if TYPE_CHECKING:
     from robustscanner.engine import EngineAccuracy, EngineManifest
@@ -177,12 +177,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _add_tensorrt_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("TensorRT")
-    group.add_argument("--min-batch", type=_count, default=1, metavar="PICTURES", help="default: %(default)s")
+    group.add_argument("--min-batch", type=whole_number, default=1, metavar="PICTURES", help="default: %(default)s")
     group.add_argument(
-        "--opt-batch", type=_count, default=1, metavar="PICTURES", help="tuned for; default: %(default)s"
+        "--opt-batch", type=whole_number, default=1, metavar="PICTURES", help="tuned for; default: %(default)s"
     )
-    group.add_argument("--max-batch", type=_count, default=16, metavar="PICTURES", help="default: %(default)s")
-    group.add_argument("--workspace-mib", type=_count, metavar="MIB", help="scratch memory of a layer")
+    group.add_argument("--max-batch", type=whole_number, default=16, metavar="PICTURES", help="default: %(default)s")
+    group.add_argument("--workspace-mib", type=whole_number, metavar="MIB", help="scratch memory of a layer")
     group.add_argument("--timing-cache", type=Path, metavar="FILE", help="makes a second build quick")
     group.add_argument("--optimization-level", type=int, metavar="0…5", help="how long to look for fast kernels")
     group.add_argument("--version-compatible", action="store_true", help="newer TensorRT versions can load it")
@@ -197,12 +197,6 @@ def _add_tensorrt_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--int8-calibrator", action="store_true", help="TensorRT 8 to 10: its own calibration, no Q/DQ")
     group.add_argument("--calibration-cache", type=Path, metavar="FILE", help="of that calibrator, to build again")
     group.add_argument("--save-layers", type=Path, metavar="FILE.json", help="list of layers and their precision")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
 
 
 def _options(parsed: argparse.Namespace) -> BuildOptions:

@@ -133,7 +133,9 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder with labels.tsv (default: calib_data)",
     )
-    parser.add_argument("--calib-images", type=_count, default=512, metavar="N", help="crops to draw (default: 512)")
+    parser.add_argument(
+        "--calib-images", type=whole_number, default=512, metavar="N", help="crops to draw (default: 512)"
+    )
     parser.add_argument(
         "--calib-method",
         choices=METHODS,
@@ -250,7 +252,8 @@ def _data_digests(folder: Path) -> dict[str, str]:
     return {key: file_sha256(path) for key, path in tables.items() if path.is_file()}
 
 
-def _count(text: str) -> int:
+def whole_number(text: str) -> int:
+    """A count on the command line, from 1 on."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
