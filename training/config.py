@@ -1,5 +1,6 @@
 """One training run's settings: a YAML file with strict keys, single keys replaced on the command line."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -10,6 +11,7 @@ import yaml  # type: ignore[import-untyped]
 
 from robustscanner.errors import RobustScannerError
 from robustscanner.spec import DICT90, CharsetSpec, InputSpec, ModelSpec, NetworkSpec
+from training.data.folder import HoldOut
 
 
 class ConfigError(RobustScannerError):
@@ -40,6 +42,7 @@ class TrainConfig:
     qat: bool = False  # fine-tunes with the backbone's convolutions rounded to 8 bits
     real_share: float = 0.3  # of the words, from the crops given; the others are rendered
     held_out_share: float = 0.1  # of the crops, for validation only
+    photo_pattern: str = ""  # regular expression: what of a file's name says from which photo it is, see `HoldOut`
     precision: str = "bf16"  # "bf16" autocast, "fp16" autocast with a scaled loss (GPUs only), or "fp32"
     compile: bool = False  # the backbone, with torch.compile
     sync_batch_norm: bool = True  # statistics over the words of all processes
@@ -57,6 +60,7 @@ class TrainConfig:
         for key, (lowest, highest) in _LIMITS.items():
             if not lowest <= getattr(self, key) <= highest:
                 raise ConfigError(f"{key}: {getattr(self, key)} is not within {lowest:g} and {highest:g}")
+        _check_pattern("photo_pattern", self.photo_pattern)
         if self.qat and self.precision != "fp32":
             raise ConfigError(f"qat: drowns in the rounding of {self.precision}; set precision=fp32")
 
@@ -65,6 +69,11 @@ class TrainConfig:
         """The model these settings describe."""
         network = NetworkSpec(self.backbone, max_length=self.max_length)
         return ModelSpec(self.name, CharsetSpec.of(self.characters), InputSpec(resize=self.resize), network)
+
+    @property
+    def held_out(self) -> HoldOut:
+        """Which of the crops are for validation."""
+        return HoldOut(self.held_out_share, self.photo_pattern)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, in the order above."""
@@ -135,6 +144,13 @@ def _check_type(key: str, value: object, kind: Any) -> None:
     wanted = (int, float) if kind is float else kind
     if not isinstance(value, wanted) or isinstance(value, bool) != (kind is bool):
         raise ConfigError(f"{key}: {value!r} is not {_called(kind)}")
+
+
+def _check_pattern(key: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"{key}: {pattern!r} is not a regular expression: {error}") from None
 
 
 def _as_number(value: Any, kind: Any) -> Any:

@@ -117,7 +117,7 @@ def _train(
     trainer = Trainer(
         config,
         arguments.output,
-        held_out_crops(sources, config.held_out_share),
+        held_out_crops(sources, config.held_out),
         init_from=None if arguments.resume else arguments.init_from,
         teacher=load_teacher(arguments.teacher, config.spec) if arguments.teacher else None,
         device=device,
@@ -190,7 +190,7 @@ def _open_stream(sources: "list[Source]", config: "TrainConfig", processes: "Pro
 
     return MixedStream(
         config.spec,
-        open_sources(sources, config.spec, held_out_share=config.held_out_share),
+        open_sources(sources, config.spec, held_out=config.held_out),
         batch_size=processes.share(config.batch_size),
         bucket_batches=config.bucket_batches,
         seed=config.seed,

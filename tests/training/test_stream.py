@@ -14,7 +14,7 @@ from robustscanner.labels import DataError
 from robustscanner.spec import CharsetSpec, ModelSpec, NetworkSpec
 from tests.training.crop_sets import make_folder, make_lmdb, picture
 from training.data.augment import AugmentOptions, augment
-from training.data.folder import FolderSet, is_held_out, read_labels
+from training.data.folder import FolderSet, HoldOut, read_labels
 from training.data.lmdb_set import write_lmdb
 from training.data.record import BadRecord
 from training.data.source import AugmentedCrops, Source, encode_label, held_out_crops, open_sources
@@ -150,9 +150,9 @@ def test_all_kinds_of_sources_are_drawn_from(tmp_path: Path, monkeypatch: pytest
 
 def test_held_out_crops_are_not_trained_on(tmp_path: Path) -> None:
     sources = [Source.parse(str(make_folder(tmp_path / "f", [str(i % 10) for i in range(60)])))] * 2
-    held_out = held_out_crops(sources, 0.3)
-    assert held_out == [crop for crop in read_labels(tmp_path / "f") if is_held_out(crop, 0.3)]
-    ((drawer, _), _) = open_sources(sources, SPEC, held_out_share=0.3)
+    held_out = held_out_crops(sources, HoldOut(0.3))
+    assert held_out == [crop for crop in read_labels(tmp_path / "f") if HoldOut(0.3).keeps(crop)]
+    ((drawer, _), _) = open_sources(sources, SPEC, held_out=HoldOut(0.3))
     kept = {drawer._crops.crops[i].path for i in range(len(drawer._crops))}
     assert len(kept) == 60 - len(held_out) < 60
     assert kept.isdisjoint(crop.path for crop in held_out)

@@ -17,7 +17,7 @@ from robustscanner.spec import CharsetSpec, ModelSpec, NetworkSpec
 from tests.training.small import batches, make_batch, make_crops, run, small_config, weights
 from training.checkpoint import load_checkpoint, load_ranges, load_tensors, save_checkpoint, save_tensors
 from training.config import ConfigError
-from training.data.folder import LabelledCrop, is_held_out
+from training.data.folder import HoldOut, LabelledCrop
 from training.learner import Learner
 from training.model.robustscanner import RobustScanner
 from training.trainer import Trainer
@@ -218,6 +218,14 @@ def test_bad_checkpoints_are_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_held_out_part_is_stable_and_about_as_large_as_asked() -> None:
     crops = [LabelledCrop(Path("set/images") / f"{i}.png", "x") for i in range(2000)]
-    held = [is_held_out(crop, 0.1) for crop in crops]
+    held = [HoldOut(0.1).keeps(crop) for crop in crops]
     assert 140 < sum(held) < 260
-    assert held == [is_held_out(crop, 0.1) for crop in crops]
+    assert held == [HoldOut(0.1).keeps(crop) for crop in crops]
+
+
+def test_crops_of_one_photo_are_held_out_together() -> None:
+    held_out = HoldOut(0.3, r"\d+(?=_\d+\.)")
+    crops = [LabelledCrop(Path("set/images") / f"{photo}_{i}.png", "x") for photo in range(50) for i in range(5)]
+    kept = {photo: {held_out.keeps(crop) for crop in crops[5 * photo : 5 * photo + 5]} for photo in range(50)}
+    assert all(len(answers) == 1 for answers in kept.values())
+    assert 5 < sum(answers == {True} for answers in kept.values()) < 25

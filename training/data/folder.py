@@ -1,13 +1,15 @@
 """Labelled crops in a folder, and which of them are kept for validation."""
 
 import hashlib
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from robustscanner.labels import LabelledCrop, read_labels
 from training.data.record import BadRecord
 
-__all__ = ["FolderSet", "LabelledCrop", "is_held_out", "read_labels"]
+__all__ = ["FolderSet", "HoldOut", "LabelledCrop", "read_labels"]
 
 
 class FolderSet:
@@ -33,7 +35,19 @@ class FolderSet:
             raise BadRecord(f"picture: {(error.strerror or str(error)).lower()}") from None
 
 
-def is_held_out(crop: LabelledCrop, share: float) -> bool:
-    """Whether a crop belongs to the validation part: decided by its name, so the same in every run."""
-    digest = hashlib.sha256("/".join(crop.path.parts[-3:]).encode()).digest()
-    return int.from_bytes(digest[:4], "big") < share * 2**32
+@dataclass(frozen=True)
+class HoldOut:
+    """Which crops belong to the validation part: decided by their names, so the same in every run."""
+
+    share: float  # of the crops, 0…1
+    # Regular expression for the beginning of a file's name that names the photo: crops of one photo stay together.
+    # What was learnt from its other words makes a word easier (training/NOTES.md).
+    photo_pattern: str = ""
+
+    def keeps(self, crop: LabelledCrop) -> bool:
+        """Whether a crop is kept from training."""
+        *folder, name = crop.path.parts[-3:]
+        if self.photo_pattern and (photo := re.match(self.photo_pattern, name)):
+            name = photo[0]
+        digest = hashlib.sha256("/".join([*folder, name]).encode()).digest()
+        return int.from_bytes(digest[:4], "big") < self.share * 2**32

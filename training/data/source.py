@@ -14,7 +14,7 @@ from robustscanner.preprocess import Image
 from robustscanner.spec import ModelSpec
 from training.data.augment import AugmentOptions, augment
 from training.data.crop_set import crop_set_kind, open_crop_set
-from training.data.folder import FolderSet, LabelledCrop, is_held_out, read_labels
+from training.data.folder import FolderSet, HoldOut, LabelledCrop, read_labels
 from training.data.record import BadRecord, CropSet, Skipped, decode_record
 from training.data.synth import SynthOptions, WordSynthesizer
 
@@ -143,7 +143,7 @@ def draw_usable(drawer: Drawer, rng: np.random.Generator, skipped: Skipped) -> W
 
 
 def open_sources(
-    sources: Sequence[Source], spec: ModelSpec, *, held_out_share: float = 0.0
+    sources: Sequence[Source], spec: ModelSpec, *, held_out: HoldOut = HoldOut(0)
 ) -> list[tuple[Drawer, float]]:
     """Opens every source, without the held-out crops of folders, tries it, and pairs it with its weight.
 
@@ -152,19 +152,19 @@ def open_sources(
     """
     if not sources:
         raise DataError("no source of training words; name an LMDB, a folder with labels.tsv or a word list")
-    drawers = [_open_source(source, spec, held_out_share) for source in sources]
+    drawers = [_open_source(source, spec, held_out) for source in sources]
     for drawer in drawers:  # here, where an error is one line, and not in a worker
         draw_usable(drawer, np.random.default_rng(0), Counter())
     return [(drawer, source.weight) for drawer, source in zip(drawers, sources, strict=True)]
 
 
-def held_out_crops(sources: Sequence[Source], share: float) -> list[LabelledCrop]:
+def held_out_crops(sources: Sequence[Source], held_out: HoldOut) -> list[LabelledCrop]:
     """The crops of all folders that are for validation only, each once; LMDBs are trained on as a whole."""
     crops = [crop for source in sources if source.kind == "folder" for crop in read_labels(source.path)]
-    return list(dict.fromkeys(crop for crop in crops if is_held_out(crop, share)))
+    return list(dict.fromkeys(crop for crop in crops if held_out.keeps(crop)))
 
 
-def _open_source(source: Source, spec: ModelSpec, held_out_share: float) -> Drawer:
+def _open_source(source: Source, spec: ModelSpec, held_out: HoldOut) -> Drawer:
     charset, max_length = Charset(spec.charset), spec.network.max_length
     if source.kind == "render":
         options = SynthOptions(max_length=min(SynthOptions.max_length, max_length - 1))
@@ -172,7 +172,7 @@ def _open_source(source: Source, spec: ModelSpec, held_out_share: float) -> Draw
         return RenderedWords(WordSynthesizer(words, characters=charset.characters, options=options), charset)
     if source.kind == "lmdb":
         return AugmentedCrops(open_crop_set(source.path), charset, max_length)
-    kept = [crop for crop in read_labels(source.path) if not is_held_out(crop, held_out_share)]
+    kept = [crop for crop in read_labels(source.path) if not held_out.keeps(crop)]
     return AugmentedCrops(FolderSet(source.path, kept), charset, max_length)
 
 
