@@ -108,6 +108,7 @@ TABLE: dict[str, set[str]] = {
     "convert/import_checkpoint.py": {"torch", "robustscanner", "convert", "training.checkpoint", "training.model"},
     "training": {"numpy", "cv2", "PIL", "torch", "safetensors", "tqdm", "yaml", "lmdb", "robustscanner", "training"},
     "benchmarks/lmdb_stream.py": {"numpy", "cv2", "robustscanner", "training", "benchmarks"},
+    "benchmarks/finetune.py": {"robustscanner", "training", "benchmarks"},
     "benchmarks/random_checkpoint.py": {"torch", "robustscanner", "training"},
     "benchmarks": {"numpy", "cv2", "onnx", "onnxruntime", "robustscanner", "benchmarks"},
     "benchmarks/peers.py": {

@@ -124,11 +124,13 @@ def _train(
         processes=processes,
     )
     board = _open_folder(arguments, trainer)
+    pinned = device.type == "cuda"  # copied to the GPU while it computes
+    batches = stream.batches(workers=arguments.workers, first_step=trainer.step, pin_memory=pinned)
     log = trainer.folder.log if processes.is_first else None
     quiet = None if processes.is_first else True  # None: not on a terminal; the log file says the same
     with tqdm(total=config.steps, initial=trainer.step, unit="step", disable=quiet) as bar, logging_redirect_tqdm():
         report = Report(log, bar, board, steps=config.steps, words=config.batch_size)
-        trainer.run(stream.batches(workers=arguments.workers, first_step=trainer.step), report)
+        trainer.run(batches, report)
 
 
 def _sources(arguments: argparse.Namespace, config: "TrainConfig") -> "list[Source]":

@@ -46,8 +46,10 @@ class HoldOut:
 
     def keeps(self, crop: LabelledCrop) -> bool:
         """Whether a crop is kept from training."""
-        *folder, name = crop.path.parts[-3:]
-        if self.photo_pattern and (photo := re.match(self.photo_pattern, name)):
-            name = photo[0]
-        digest = hashlib.sha256("/".join([*folder, name]).encode()).digest()
+        digest = hashlib.sha256("/".join([*crop.path.parts[-3:-1], self.photo(crop)]).encode()).digest()
         return int.from_bytes(digest[:4], "big") < self.share * 2**32
+
+    def photo(self, crop: LabelledCrop) -> str:
+        """Name of the photo, within the crop's folder; the crop's own where the pattern does not fit."""
+        match = re.match(self.photo_pattern, crop.path.name) if self.photo_pattern else None
+        return match[0] if match else crop.path.name
