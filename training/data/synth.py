@@ -59,7 +59,7 @@ class SynthOptions:
     arc: float = 0.06  # text on an arc
     wave: float = 0.03  # text on a wave
     rotated: float = 0.4  # turned by some degrees
-    max_rotation_deg: float = 14.0  # of ordinary samples; hard ones double it
+    max_rotation_deg: float = 28.0  # of ordinary samples; hard ones double it
     sheared: float = 0.25  # slanted
     tilted: float = 0.3  # perspective
     stretched: float = 0.45  # condensed or wide
