@@ -100,6 +100,16 @@ TEST_F(Bundle, WithoutPapersIsNone) {
     }
 }
 
+TEST(Manifest, IsNotWalkedToItsEndWhenTooDeep) {
+    const std::string text = "{\"format\": " + std::string(300'000, '[') + std::string(300'000, ']') + "}";
+    try {
+        EngineManifest::from_json(text);
+        FAIL();
+    } catch (const EngineError& error) {
+        EXPECT_EQ(error.what(), "not JSON (nested too deeply)" + rebuild);
+    }
+}
+
 TEST(OpenEngine, SaysWhatIsWrong) {
     EXPECT_THROW(open_engine("none.onnx"), EngineError);
     EXPECT_THROW(open_engine(DEMO_PICTURES "/01.jpg"), EngineError);

@@ -89,11 +89,17 @@ TEST(DecodeImage, RefusesBombsBeforeTheyGrow) {
     EXPECT_EQ(complaint(png), too_large);
     EXPECT_EQ(complaint(jpeg), too_large);
     EXPECT_EQ(complaint(bmp), too_large);
-    const std::string pnm = "P4\n# a comment\n9000 9000\n";
-    EXPECT_EQ(complaint(Bytes(pnm.begin(), pnm.end())), too_large);
+    for (const std::string pnm : {"P4\n# a comment\n9000 9000\n", "P6\n9999;99999;255\n", "P6#\r9000 9000 255\n"}) {
+        EXPECT_EQ(complaint(Bytes(pnm.begin(), pnm.end())), too_large);
+    }
     auto tiff = Bytes{'I', 'I', 42, 0, 8, 0, 0, 0, 2, 0, 0, 1, 4, 0, 1, 0, 0, 0, 0,
                       0,   1,   0,  1, 1, 4, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0};
     EXPECT_EQ(complaint(tiff), too_large);
+    auto hidden = jpeg;                                       // libjpeg looks for the next marker behind garbage
+    hidden.insert(hidden.begin() + 20, {'x', 0xff, 0, 'y'});  // behind the JFIF segment
+    EXPECT_EQ(complaint(hidden), too_large);
+    tiff[12] = 16;  // eight bytes, that lie elsewhere
+    EXPECT_NE(complaint(tiff).find("not a picture"), std::string::npos);
 }
 
 TEST(FittedWidth, KeepsTheRatio) {

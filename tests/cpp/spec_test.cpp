@@ -33,6 +33,16 @@ std::string complaint(const std::function<void(Json&)>& change) {
     return "";
 }
 
+TEST(Spec, IsNotWalkedToItsEndWhenTooDeep) {
+    const std::string text = "{\"format\": " + std::string(300'000, '[') + std::string(300'000, ']') + "}";
+    try {
+        ModelSpec::from_json(text);
+        FAIL();
+    } catch (const SpecError& error) {
+        EXPECT_STREQ(error.what(), "spec: not JSON (nested too deeply)");
+    }
+}
+
 TEST(Spec, IsRead) {
     const auto spec = ModelSpec::from_json(good().dump());
     EXPECT_EQ(spec.charset.tokens[1], "ß");

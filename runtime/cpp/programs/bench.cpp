@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <iostream>
 
 #include "arguments.hpp"
 #include "files.hpp"
@@ -18,8 +19,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr const char* usage =
-    "usage: bench [-h] [--engine PATH] [--batch PICTURES] [--threads N] [--device N] [--rounds N] [--no-spinning]\n"
-    "             IMAGE [IMAGE ...]\n";
+    "usage: bench [-h] [--engine PATH] [--batch PICTURES] [--threads N] [--device N] [--rounds N]\n"
+    "             [--no-spinning] [--turns] IMAGE [IMAGE ...]\n";
 
 constexpr const char* help = R"(
 Measures the latency of one engine: pictures are decoded first, then resized and read again and again.
@@ -31,13 +32,14 @@ options:
   --device N            GPU of a TensorRT engine (default: 0)
   --rounds N            calls to time (default: 200)
   --no-spinning         idle threads sleep
+  --turns               a round for every line of stdin, each picture once: programs that are compared take turns
 
-prints one line of JSON; times are of one call, in milliseconds
+prints one line of JSON; times are of one call, in milliseconds; with --turns, a line for every round: all its times
 )";
 
-const std::vector<OptionSpec> known = {{"--help", 'h', false},     {"--engine", 0, true}, {"--batch", 0, true},
-                                       {"--threads", 0, true},     {"--device", 0, true}, {"--rounds", 0, true},
-                                       {"--no-spinning", 0, false}};
+const std::vector<OptionSpec> known = {{"--help", 'h', false},      {"--engine", 0, true}, {"--batch", 0, true},
+                                       {"--threads", 0, true},      {"--device", 0, true}, {"--rounds", 0, true},
+                                       {"--no-spinning", 0, false}, {"--turns", 0, false}};
 
 constexpr int warm_up_rounds = 10;
 
@@ -67,20 +69,34 @@ double peak_mib() {
     return static_cast<double>(used.ru_maxrss) / 1024;
 }
 
+double read_ms(const robustscanner::Recognizer& recognizer, const std::vector<robustscanner::Source>& pictures) {
+    const auto began = Clock::now();
+    recognizer.read_batch(pictures);
+    return std::chrono::duration<double, std::milli>(Clock::now() - began).count();
+}
+
 std::vector<double> measure(const robustscanner::Recognizer& recognizer,
                             const std::vector<robustscanner::Image>& images, std::size_t batch, int rounds) {
     std::vector<double> times_ms;
     for (int round = -warm_up_rounds; round < rounds; ++round) {
         check_interrupt();
         const auto position = static_cast<std::size_t>(round + warm_up_rounds) * batch;
-        const auto pictures = batch_from(images, position, batch);
-        const auto began = Clock::now();
-        recognizer.read_batch(pictures);
-        const std::chrono::duration<double, std::milli> time = Clock::now() - began;
-        if (round >= 0) times_ms.push_back(time.count());
+        const double time_ms = read_ms(recognizer, batch_from(images, position, batch));
+        if (round >= 0) times_ms.push_back(time_ms);
     }
     std::sort(times_ms.begin(), times_ms.end());
     return times_ms;
+}
+
+void take_turns(const robustscanner::Recognizer& recognizer, const std::vector<robustscanner::Image>& images) {
+    for (std::string line; std::getline(std::cin, line);) {
+        std::string times;
+        for (const auto& image : images) {
+            times += (times.empty() ? "" : ", ") + std::to_string(read_ms(recognizer, {image.view()}));
+        }
+        std::printf("[%s]\n", times.c_str());
+        std::fflush(stdout);
+    }
 }
 
 int run(int count, const char* const* texts) {
@@ -99,6 +115,10 @@ int run(int count, const char* const* texts) {
     const auto began = Clock::now();
     const robustscanner::Recognizer recognizer(given.text("--engine", robustscanner::default_engine()), options, batch);
     const std::chrono::duration<double, std::milli> opening = Clock::now() - began;
+    if (given.has("--turns")) {
+        take_turns(recognizer, images);
+        return 0;
+    }
     const auto times_ms = measure(recognizer, images, static_cast<std::size_t>(batch), rounds);
     std::printf(
         "{\"batch\": %d, \"threads\": %d, \"rounds\": %d, \"median_ms\": %.3f, \"p95_ms\": %.3f, "

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <cerrno>
 #include <clocale>
 #include <cstring>
@@ -32,9 +31,7 @@ constexpr std::array<const char*, 12> suffixes = {".bmp", ".gif", ".jpeg", ".jpg
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 bool is_picture_name(const fs::path& name) {
-    auto suffix = name.extension().string();
-    std::transform(suffix.begin(), suffix.end(), suffix.begin(),
-                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    const auto suffix = robustscanner::lowered(name.extension().string());
     return name.string()[0] != '.' && std::find(suffixes.begin(), suffixes.end(), suffix) != suffixes.end();
 }
 

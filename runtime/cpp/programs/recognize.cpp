@@ -18,6 +18,7 @@
 #include "robustscanner/version.h"
 #include "sheet.hpp"
 #include "table.hpp"
+#include "wording.hpp"
 
 namespace programs {
 namespace {
@@ -80,9 +81,7 @@ struct Options {
 };
 
 bool is_sheet_name(const std::string& path) {
-    auto suffix = path.substr(std::min(path.find_last_of('.'), path.size()));
-    std::transform(suffix.begin(), suffix.end(), suffix.begin(),
-                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    const auto suffix = robustscanner::lowered(path.substr(std::min(path.find_last_of('.'), path.size())));
     return suffix == ".png" || suffix == ".jpg" || suffix == ".jpeg" || suffix == ".webp";
 }
 

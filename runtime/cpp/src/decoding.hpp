@@ -26,8 +26,7 @@ class Machine {
 // How the steps are handed to the device.
 struct Schedule {
     int steps_per_launch = 1;  // of one block; divides the model's max_length
-    int lookahead =
-        0;  // blocks queued beyond the one whose message is awaited: with 1 the device never idles meanwhile
+    int lookahead = 0;         // blocks queued beyond the awaited one: with 1 the device never idles meanwhile
 };
 
 // What a step costs here.

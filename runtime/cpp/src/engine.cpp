@@ -1,7 +1,6 @@
 #include "robustscanner/engine.hpp"
 
 #include <algorithm>
-#include <cctype>
 #include <charconv>
 #include <filesystem>
 
@@ -18,7 +17,6 @@ namespace {
 constexpr int engine_format = 1;
 constexpr const char* manifest_name = "engine.json";
 constexpr const char* onnx_name = "model.onnx";
-constexpr const char* rebuild = "build it again with convert/build_engine.py";
 constexpr std::size_t max_manifest_bytes = 1 << 26;
 
 const std::vector<std::string> precisions = {"fp32", "fp16", "int8"};
@@ -127,14 +125,6 @@ std::string text(const Json& data, const char* name) {
     return data[name].get<std::string>();
 }
 
-Json parsed(const std::string& text) {
-    try {
-        return Json::parse(text);
-    } catch (const Json::exception& error) {
-        throw EngineError("not JSON (" + first_line(error.what()) + "); " + rebuild);
-    }
-}
-
 void check_file(const std::string& path, const std::string& digest) {
     std::error_code unknown;
     if (!std::filesystem::is_regular_file(path, unknown)) {
@@ -204,16 +194,18 @@ std::unique_ptr<Session> open_bundle(const std::string& folder, const SessionOpt
 }
 
 bool has_suffix(const std::string& path, const std::string& suffix) {
-    auto found = std::filesystem::path(path).extension().string();
-    std::transform(found.begin(), found.end(), found.begin(),
-                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    return found == suffix;
+    return lowered(std::filesystem::path(path).extension().string()) == suffix;
 }
 
 }  // namespace
 
 EngineManifest EngineManifest::from_json(const std::string& json) {
-    const auto data = parsed(json);
+    Json data;
+    try {
+        data = parsed(json);
+    } catch (const SpecError& error) {
+        throw EngineError(std::string(error.what()) + "; " + rebuild);
+    }
     const auto number = data.is_object() && data.contains("format") ? data["format"] : Json();
     if (number != Json(engine_format)) {
         throw EngineError("format " + in_words(number) + ", but this version reads " + std::to_string(engine_format) +

@@ -1,5 +1,6 @@
 #include "onnx_session.hpp"
 
+#include <malloc.h>
 #include <onnxruntime_cxx_api.h>
 
 #include <array>
@@ -186,6 +187,9 @@ class OnnxSession : public Session {
         } catch (const Ort::Exception& error) {
             throw EngineError(path + ": " + explain(error));
         }
+#ifdef __GLIBC__
+        malloc_trim(0);  // else what reading the file took stays with the process: 3 to 8 MiB of the shipped model's
+#endif
         spec_ = read_spec(path, session_);
         check_graph(path, session_, spec_);
     }

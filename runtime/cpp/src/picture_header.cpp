@@ -1,5 +1,6 @@
 #include "picture_header.hpp"
 
+#include <algorithm>
 #include <cctype>
 #include <cstring>
 
@@ -15,9 +16,8 @@ std::uint32_t magnitude(std::uint32_t value) { return value >> 31 ? 0u - value :
 // ITU T.81: the frame header is the first segment whose marker is C0 … CF, but for C4, C8 and CC.
 Pixels jpeg_pixels(const FileView& file) {
     for (std::size_t at = 2; at + 9 < file.size();) {
-        if (file[at] != 0xff) return {};
         const auto marker = file[at + 1];
-        if (marker == 0xff) {  // filling
+        if (file[at] != 0xff || marker == 0xff || marker == 0) {  // filling, or garbage that libjpeg passes over too
             ++at;
             continue;
         }
@@ -48,33 +48,22 @@ Pixels tiff_pixels(const FileView& file) {
     const bool big = file[0] == 'M';
     const auto number = [&](std::size_t at, int count) { return big ? file.big(at, count) : file.little(at, count); };
     const std::size_t folder = number(4, 4);
-    std::uint32_t sides[2] = {0, 0};  // tags 256 and 257
+    std::uint32_t sides[2] = {0, 0};  // tags 256 and 257; libtiff takes the first of several, this the largest
     for (std::size_t entry = 0; entry < number(folder, 2); ++entry) {
         const auto at = folder + 2 + 12 * entry;
         if (at >= file.size()) return {};
-        const auto tag = number(at, 2);
-        if (tag == 256 || tag == 257) sides[tag - 256] = number(at + 8, number(at + 2, 2) == 3 ? 2 : 4);
+        const auto tag = number(at, 2), type = number(at + 2, 2);
+        if (tag != 256 && tag != 257) continue;
+        if (type != 3 && type != 4) return {};  // neither SHORT nor LONG: libtiff would look elsewhere
+        sides[tag - 256] = std::max(sides[tag - 256], number(at + 8, type == 3 ? 2 : 4));
     }
     return product(sides[0], sides[1]);
 }
 
 Pixels pnm_pixels(const FileView& file) {
-    std::uint64_t sides[2] = {0, 0};
     std::size_t at = 2;
-    for (auto& side : sides) {
-        while (at < file.size() && (std::isspace(static_cast<int>(file[at])) || file[at] == '#')) {
-            if (file[at] == '#') {
-                while (at < file.size() && file[at] != '\n') ++at;
-            } else {
-                ++at;
-            }
-        }
-        for (; file[at] >= '0' && file[at] <= '9'; ++at) {
-            side = side * 10 + (file[at] - '0');
-            if (side > UINT32_MAX) return UINT64_MAX;
-        }
-    }
-    return sides[0] * sides[1];
+    const auto width = pnm_number(file, at), height = pnm_number(file, at);
+    return product(width, height);
 }
 
 }  // namespace
@@ -94,6 +83,19 @@ std::uint32_t FileView::little(std::size_t at, int count) const {
 bool FileView::has(std::size_t at, const char* text) const {
     const auto length = std::strlen(text);
     return at + length <= size_bytes_ && std::memcmp(data_ + at, text, length) == 0;
+}
+
+std::uint32_t pnm_number(const FileView& file, std::size_t& at) {
+    for (bool comment = false; at < file.size(); ++at) {
+        comment = file[at] == '#' || (comment && file[at] != '\n' && file[at] != '\r');
+        if (!comment && !std::isspace(static_cast<int>(file[at]))) break;
+    }
+    std::uint64_t number = 0;
+    for (; file[at] >= '0' && file[at] <= '9'; ++at) {
+        number = std::min<std::uint64_t>(number * 10 + (file[at] - '0'), UINT32_MAX);
+    }
+    ++at;  // whatever it is, as OpenCV does
+    return static_cast<std::uint32_t>(number);
 }
 
 std::optional<PictureKind> kind_of(const FileView& file) {

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 namespace robustscanner {
 
@@ -17,6 +18,7 @@ class FileView {
 
     const std::uint8_t* data() const { return data_; }
     std::size_t size() const { return size_bytes_; }
+    std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_bytes_}; }
     std::uint32_t operator[](std::size_t at) const { return at < size_bytes_ ? data_[at] : 0; }
     std::uint32_t big(std::size_t at, int count) const;     // endian, of so many bytes
     std::uint32_t little(std::size_t at, int count) const;  // likewise
@@ -29,6 +31,10 @@ class FileView {
 
 // Nothing for kinds that this library does not read.
 std::optional<PictureKind> kind_of(const FileView& file);
+
+// The next number in the header of a portable anymap, at most what 32 bits hold; `at` comes to stand behind it and
+// the character that ended it.
+std::uint32_t pnm_number(const FileView& file, std::size_t& at);
 
 // Width times height as the header claims; nothing where it cannot be found.
 std::optional<std::uint64_t> claimed_pixels(const FileView& file, PictureKind kind);

@@ -18,8 +18,6 @@ namespace {
 
 using nvinfer1::DataType;
 
-constexpr const char* rebuild = "build it again with convert/build_engine.py";
-
 // What TensorRT logs. Its errors are kept, for the message of the call that failed. One for the process: TensorRT keeps
 // the first it is given, and writes to it until the end.
 class Complaints : public nvinfer1::ILogger {
@@ -84,11 +82,7 @@ std::size_t item_bytes(DataType type) {
     }
 }
 
-std::string in_text(const Shape& shape) {
-    std::vector<std::string> sizes;
-    for (const auto size : shape) sizes.push_back(std::to_string(size));
-    return "[" + joined(sizes, ", ") + "]";
-}
+std::string in_text(const Shape& shape) { return "[" + joined(shape) + "]"; }
 
 std::string in_text(const Tensor& tensor) { return type_name(tensor.type) + " " + in_text(tensor.shape); }
 

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "robustscanner/errors.hpp"
+#include "wording.hpp"
 
 namespace robustscanner {
 namespace {
@@ -14,9 +15,7 @@ namespace {
 constexpr const char* again = "make it again from its checkpoint";
 
 std::string in_brackets(const std::vector<int>& numbers) {
-    std::string text;
-    for (const int number : numbers) text += (text.empty() ? "" : ", ") + std::to_string(number);
-    return "(" + text + (numbers.size() == 1 ? ",)" : ")");
+    return "(" + joined(numbers) + (numbers.size() == 1 ? ",)" : ")");
 }
 
 void check_gpu(const GpuOptions& options) {

@@ -12,6 +12,7 @@ namespace robustscanner {
 namespace {
 
 constexpr int format = 1;               // of the JSON; raised when an older reader would misread a newer file
+constexpr int max_depth = 64;           // of brackets: whoever walks through them does so recursively
 constexpr int max_canvas_px = 1 << 14;  // beyond it, products of sizes would not fit their types
 
 enum class Kind { text, texts, whole, wholes, number, optional_whole, object };
@@ -237,6 +238,18 @@ bool is_int(const Json& value) {
     return value.is_number_integer() && value.get<std::int64_t>() >= Limits::min();
 }
 
+Json parsed(const std::string& text) {
+    const auto check_depth = [](int depth, Json::parse_event_t, const Json&) {
+        if (depth > max_depth) throw SpecError("not JSON (nested too deeply)");
+        return true;
+    };
+    try {
+        return Json::parse(text, check_depth);
+    } catch (const Json::exception& error) {
+        throw SpecError("not JSON (" + first_line(error.what()) + ")");
+    }
+}
+
 ModelSpec spec_from(const Json& data) {
     if (!data.is_object()) throw SpecError("spec: not a JSON object");
     if (part(data, "format") != Json(format)) {
@@ -259,9 +272,9 @@ ModelSpec spec_from(const Json& data) {
 ModelSpec ModelSpec::from_json(const std::string& text) {
     Json data;
     try {
-        data = Json::parse(text);
-    } catch (const Json::exception& error) {
-        throw SpecError("spec: not JSON (" + first_line(error.what()) + ")");
+        data = parsed(text);
+    } catch (const SpecError& error) {
+        throw SpecError(std::string("spec: ") + error.what());
     }
     return spec_from(data);
 }

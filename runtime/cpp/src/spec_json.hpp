@@ -11,6 +11,9 @@
 
 namespace robustscanner {
 
+// Throws SpecError: no JSON, or nested more deeply than anything of ours.
+Json parsed(const std::string& text);
+
 // The spec in JSON that was parsed already. Throws SpecError.
 ModelSpec spec_from(const Json& data);
 

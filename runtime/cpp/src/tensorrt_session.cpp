@@ -12,14 +12,6 @@
 namespace robustscanner {
 namespace {
 
-constexpr const char* rebuild = "build it again with convert/build_engine.py";
-
-std::string in_text(const std::vector<int>& numbers) {
-    std::vector<std::string> texts;
-    for (const int number : numbers) texts.push_back(std::to_string(number));
-    return joined(texts, ", ");
-}
-
 std::vector<int> choose_buckets(const Plan& encoder, const Plan& decoder, const GpuOptions& options) {
     const auto of_encoder = encoder.batch_range("images"), of_decoder = decoder.batch_range("token");
     const int smallest = std::max(of_encoder.first, of_decoder.first),
@@ -27,7 +19,7 @@ std::vector<int> choose_buckets(const Plan& encoder, const Plan& decoder, const 
     if (smallest > largest) throw EngineError(std::string("encoder and decoder share no batch size; ") + rebuild);
     const auto buckets = options.buckets.empty() ? batch_buckets(smallest, largest) : options.buckets;
     if (buckets.front() < smallest || buckets.back() > largest) {
-        throw EngineError("buckets are (" + in_text(buckets) + "), but the engine takes " + std::to_string(smallest) +
+        throw EngineError("buckets are (" + joined(buckets) + "), but the engine takes " + std::to_string(smallest) +
                           " to " + std::to_string(largest) + "; give such sizes");
     }
     return buckets;
@@ -36,7 +28,7 @@ std::vector<int> choose_buckets(const Plan& encoder, const Plan& decoder, const 
 void check_steps(const GpuOptions& options, int steps) {
     if (options.steps_per_launch && steps % *options.steps_per_launch) {
         throw EngineError("steps_per_launch is " + std::to_string(*options.steps_per_launch) + "; give a divisor of " +
-                          std::to_string(steps) + ": [" + in_text(divisors(steps)) + "]");
+                          std::to_string(steps) + ": [" + joined(divisors(steps)) + "]");
     }
 }
 

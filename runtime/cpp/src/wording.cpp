@@ -93,6 +93,11 @@ std::string joined(const std::vector<std::string>& texts, const std::string& bet
     return result;
 }
 
+std::string lowered(std::string text) {
+    for (auto& c : text) c = 'A' <= c && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    return text;
+}
+
 std::string first_line(const std::string& text) {
     const auto start = text.find_first_not_of(" \t\r\n");
     if (start == std::string::npos) return "it does not say why";

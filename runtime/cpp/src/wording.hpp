@@ -11,6 +11,9 @@ namespace robustscanner {
 
 using Json = nlohmann::json;
 
+// The cure for most broken engines.
+inline constexpr const char* rebuild = "build it again with convert/build_engine.py";
+
 // A text in quotes.
 std::string quoted(const std::string& text);
 
@@ -24,6 +27,17 @@ std::string in_words(const Json& value);
 std::string in_words(const Json& value, std::size_t length);
 
 std::string joined(const std::vector<std::string>& texts, const std::string& between);
+
+// Numbers, with commas between.
+template <typename Number>
+std::string joined(const std::vector<Number>& numbers) {
+    std::vector<std::string> texts;
+    for (const auto number : numbers) texts.push_back(std::to_string(number));
+    return joined(texts, ", ");
+}
+
+// In small letters, of ASCII.
+std::string lowered(std::string text);
 
 // What others' exceptions say, on one line of a sensible length.
 std::string first_line(const std::string& text);
