@@ -85,7 +85,7 @@ def quantize(
     from .qdq_tensorrt import readers_in_8_bits, write_qdq_tensorrt
 
     placement = place(model.graph, options.exclude)
-    _check_patterns(options.exclude, placement)
+    _check_patterns(options.exclude, placement, [node.name for node in model.graph.node])
     tensors = tuple(readers_in_8_bits(model.graph, placement)) if for_tensorrt else placement.tensors
     if options.method == "qat":
         ranges = _trained_ranges(model, tensors, placement.pooled)
@@ -234,11 +234,11 @@ def _check_graph(model: "ModelProto", path: Path) -> None:
             raise EngineError(f"{path}: {tensor.name} holds NaN or infinity; train or download the checkpoint again")
 
 
-def _check_patterns(patterns: Sequence[str], placement: "Placement") -> None:
+def _check_patterns(patterns: Sequence[str], placement: "Placement", names: Sequence[str]) -> None:
     from fnmatch import fnmatchcase
 
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in placement.excluded):
+        if not any(fnmatchcase(name, pattern) for name in names):
             names = ", ".join(placement.convolutions)
             raise EngineError(f"--exclude {pattern!r} matches no convolution; there are {names}")
     if not placement.convolutions:

@@ -47,6 +47,6 @@ def drop_dead_nodes(graph: GraphProto) -> None:
     for node in reversed(graph.node):
         if wanted.intersection(node.output):
             alive.append(node)
-            wanted.update(node.input)
+            wanted.update(node.input, captured(node))
     set_nodes(graph, reversed(alive))
     drop_unread_weights(graph)

@@ -1,5 +1,7 @@
 """Characters to token ids and back."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,7 +36,6 @@ class Charset:
 
         The score is the product of the probabilities up to and including the end token.
         """
-        ends = np.flatnonzero(tokens == self.spec.end_id)
-        length = int(ends[0]) if ends.size else len(tokens)
-        text = "".join([self._texts[id_] for id_ in tokens[:length].tolist()])
-        return text, float(np.prod(scores[: length + 1], dtype=np.float64))
+        ids = tokens.tolist()  # some tens of them: plain lists are quicker than arrays
+        length = ids.index(self.spec.end_id) if self.spec.end_id in ids else len(ids)
+        return "".join([self._texts[id_] for id_ in ids[:length]]), math.prod(scores[: length + 1].tolist())

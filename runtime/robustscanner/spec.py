@@ -142,7 +142,7 @@ class ModelSpec:
         """Raises `SpecError` when the text is no spec."""
         try:
             return cls.from_dict(json.loads(text))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise SpecError(f"spec: not JSON ({error})") from None
 
 

@@ -79,7 +79,7 @@ def test_summary_says_what_was_done(arguments: list[str], capsys: pytest.Capture
     assert main([str(TINY), *arguments]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    assert f"9 of 13 convolutions, ranges by max from {CROPS} crops" in captured.out
+    assert f"11 of 13 convolutions, ranges by max from {CROPS} crops" in captured.out
     assert "read alike" in captured.out
     assert "recognize.py --engine" in captured.out
 

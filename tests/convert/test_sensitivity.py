@@ -102,6 +102,13 @@ def test_program(crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "ranges by mse" in capsys.readouterr().out
 
 
+def test_says_so_where_no_word_is_read(crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "00.png").write_bytes((crops / "00.png").read_bytes())
+    (tmp_path / "labels.tsv").write_text("00.png\tnot what it reads\n")
+    assert main([str(TINY), "--calib-data", str(tmp_path), "--crops", "1"]) == 0
+    assert "FP32 reads no word right" in capsys.readouterr().out
+
+
 def test_plot(crops: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plot = tmp_path / "layers.svg"
