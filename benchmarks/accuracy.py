@@ -10,13 +10,14 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "benchmarks"
 
+from benchmarks.arguments import add_sets, engine_parser, session_options
 from robustscanner.program import exit_status
 
 if TYPE_CHECKING:
     from robustscanner.labels import LabelledCrop
     from robustscanner.recognizer import Reading
+    from robustscanner.session import SessionOptions
 
-CALIB_DATA = Path(__file__).parents[1] / "calib_data"
 EPILOG = """examples:
   python benchmarks/accuracy.py build/edge-fp32.engine build/edge-int8.engine --data sets/ic13 sets/iiit5k
   python benchmarks/accuracy.py build/*.engine --reference build/r31-fp32.engine --data crops --sheet changed.png
@@ -31,16 +32,10 @@ Sets = Mapping[str, "Sequence[LabelledCrop]"]
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("engines", type=Path, nargs="+", metavar="ENGINE", help="NAME.engine or NAME.onnx")
-    parser.add_argument("--data", type=Path, nargs="+", default=[CALIB_DATA], metavar="DIR", help="with labels.tsv")
-    parser.add_argument("--words", type=int, metavar="N", help="of each set, drawn evenly (default: all)")
+    parser = engine_parser(__doc__, EPILOG)
+    add_sets(parser)
     parser.add_argument("--reference", type=Path, metavar="ENGINE", help="what to compare with (default: the first)")
-    parser.add_argument("--threads", type=int, metavar="N", help="per engine (default: all cores)")
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw the crops that are read differently")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write the figures there")
     return parser.parse_args(arguments)
 
 
@@ -53,27 +48,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(arguments: argparse.Namespace) -> None:
     """Reads all sets with all engines, prints tables, and writes figures and sheet."""
     from benchmarks.crops import readable_crops
-    from benchmarks.result import begin_result, write_result
+    from benchmarks.reader import engine_facts
+    from benchmarks.result import begin_result, report_progress, write_result
 
     result = begin_result("accuracy", __doc__, arguments.output)
     reference = arguments.reference or arguments.engines[0]
     sets = {folder.name: readable_crops(folder, arguments.words) for folder in arguments.data}
     paths = list(dict.fromkeys([reference, *arguments.engines]))
-    readings = {path.name: read_sets(path, sets, arguments.threads) for path in paths}
-    engines = judge(readings, sets, reference.name)
+    readings = {}
+    for path in paths:
+        report_progress(f"reading {', '.join(sets)} with {path.name}")
+        readings[path.name] = read_sets(path, sets, session_options(arguments))
+    rows = judge(readings, sets, reference.name)
+    engines = {path.name: engine_facts(path) | rows[path.name] for path in paths}
     print_table(engines, reference.name)
-    changed = changed_words(readings, sets, reference.name)
     if arguments.sheet:
-        draw_changed(arguments.sheet, changed, sets)
-    write_result(arguments.output, result | {"reference": reference.name, "engines": engines, "changed": changed})
+        draw_changed(arguments.sheet, changed_words(readings, sets, reference.name), sets)
+    write_result(arguments.output, result | {"reference": reference.name, "engines": engines})
 
 
-def read_sets(path: Path, sets: Sets, threads: int | None = None) -> "dict[str, list[Reading]]":
+def read_sets(path: Path, sets: Sets, options: "SessionOptions") -> "dict[str, list[Reading]]":
     """Every set with one engine."""
     from robustscanner.recognizer import Recognizer
-    from robustscanner.session import SessionOptions
 
-    options = SessionOptions() if threads is None else SessionOptions(threads=threads)
     with Recognizer(path, options=options) as recognizer:
         return {name: recognizer.read_batch([crop.path for crop in crops]) for name, crops in sets.items()}
 

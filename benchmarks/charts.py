@@ -9,8 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
-_SIZE_INCH = (5.0, 3.5)
-_HALF_LEGEND = 26  # characters that fit into half the width
+_SIZE_INCH = (4.4, 3.2)
+_HALF_LEGEND = 24  # characters that fit into half the width
+_LABEL_GAP = 0.085  # of an axis' height, between the middles of two lines of text
+_NEAR = 1.6  # times as long: names beside such dots stand in one column
 _COLOURS = ("#2c6fbb", "#c0392b", "#2e8b57", "#8e5ea2", "#d9822b", "#5f6a72", "#17a2b8", "#a0522d")
 _STAGE_COLOURS = dict(
     zip(("decode picture", "preprocess", "encoder", "decoding steps", "text", "engine"), _COLOURS, strict=False)
@@ -31,14 +33,18 @@ def to_svg(figure: Figure) -> str:
 
 def latency_against_accuracy(readers: Rows) -> Figure:
     """One dot a contestant: better is left and up; the bar is the mean interval of its sets."""
-    figure, axes = _start("milliseconds a word (median)", "words right, percent")
-    for colour, (name, row) in zip(_endless(len(readers)), readers.items(), strict=True):
-        mean = {key: 100 * sum(s[key] for s in row["sets"].values()) / len(row["sets"]) for key in _RATES}
-        errors = [[mean["accuracy"] - mean["low"]], [mean["high"] - mean["accuracy"]]]
-        axes.errorbar(row["latency_ms"]["p50"], mean["accuracy"], yerr=errors, fmt="o", color=colour, label=name)
+    figure, axes = _start("milliseconds a word (median)", f"words right, percent{_mean_of(readers)}")
+    names, times = list(readers), [row["latency_ms"]["p50"] for row in readers.values()]
+    means = {key: [_mean(row["sets"], key) for row in readers.values()] for key in _RATES}
+    for place, colour in enumerate(_endless(len(names))):
+        middle, low, high = (means[key][place] for key in _RATES)
+        errors = [[middle - low], [high - middle]]
+        axes.errorbar(times[place], middle, yerr=errors, fmt="o", color=colour, elinewidth=1)
     axes.set_xscale("log")
+    axes.set_xlim(min(times) / 1.4, 1.4 * max(times))
     _plain_ticks(axes.xaxis)
-    return _finish(figure, axes)
+    _name_dots(axes, names, times, means["accuracy"])
+    return figure
 
 
 def cost_by_length(engines: Rows) -> Figure:
@@ -86,12 +92,48 @@ def stage_breakdown(engines: Rows) -> Figure:
             axes.barh(names, shares, left=starts, color=colour, label=stage)
         starts = [start + share for start, share in zip(starts, shares, strict=True)]
     for place, total in enumerate(totals):
-        axes.text(101, place, f"{total:.1f} ms", va="center", fontsize=8)
-    axes.set_xlim(0, 118)
+        axes.text(101, place, f"{total:.1f} ms", va="center", fontsize=9)
+    axes.set_xlim(0, 122)
+    axes.set_xticks(range(0, 101, 25))
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.set_xlabel("percent of a word's time")
-    axes.tick_params(axis="y", labelsize=8)
-    figure.legend(fontsize=8, loc="outside upper center", ncols=3)
+    axes.tick_params(axis="y", labelsize=9)
+    figure.legend(fontsize=9, loc="outside upper left", ncols=3, frameon=False)
     return figure
+
+
+def _mean(sets: Rows, key: str) -> float:
+    return 100 * float(sum(row[key] for row in sets.values())) / len(sets)
+
+
+def _mean_of(readers: Rows) -> str:
+    sets = list(next(iter(readers.values()))["sets"])
+    return f"\nmean of {', '.join(sets)}" if len(sets) > 1 else f" of {sets[0]}"
+
+
+def _name_dots(axes: Axes, names: Sequence[str], x: Sequence[float], y: Sequence[float]) -> None:
+    """Writes each name beside its dot, towards the middle, moved up or down so that no two names meet."""
+    low, high = axes.get_ylim()
+    gap, middle = _LABEL_GAP * (high - low), (min(x) * max(x)) ** 0.5
+    order = sorted(range(len(y)), key=lambda place: (y[place], place))
+    heights: list[float] = []
+    for place in order:
+        heights.append(max(y[place], heights[-1] + gap if heights else low + gap / 2))
+    excess = max(0.0, heights[-1] - high + gap / 2)
+    for place, height in zip(order, heights, strict=True):
+        left = x[place] <= middle
+        near = [other for other in x if 1 / _NEAR < other / x[place] < _NEAR]
+        axes.annotate(
+            names[place],
+            (x[place], y[place]),
+            (1.13 * max(near) if left else min(near) / 1.13, height - excess),
+            color=_COLOURS[place % len(_COLOURS)],
+            fontsize=9,
+            ha="left" if left else "right",
+            va="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
+            arrowprops={"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3},
+        )
 
 
 def _start(x: str, y: str) -> tuple[Figure, Axes]:
@@ -101,6 +143,7 @@ def _start(x: str, y: str) -> tuple[Figure, Axes]:
     axes.set_ylabel(y)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
@@ -108,7 +151,7 @@ def _finish(figure: Figure, axes: Axes) -> Figure:
     """With the legend above, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
     columns = 2 if max(map(len, labels)) <= _HALF_LEGEND else 1
-    figure.legend(handles, labels, fontsize=8, loc="outside upper left", ncols=columns)
+    figure.legend(handles, labels, fontsize=9, loc="outside upper left", ncols=columns, frameon=False)
     return figure
 
 

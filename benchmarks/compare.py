@@ -2,8 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +10,14 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "benchmarks"
 
+from benchmarks.arguments import add_sets, count, engine_parser, session_options
 from robustscanner.program import exit_status
 
 if TYPE_CHECKING:
     from benchmarks.reader import Reader
     from robustscanner.labels import LabelledCrop
 
-CALIB_DATA = Path(__file__).parents[1] / "calib_data"
-DEFAULT_PEERS = ("ppocrv6", "ppocrv4", "openvino")
+DEFAULT_PEERS = ("ppocrv6", "ppocrv4", "openvino", "eager")
 _BATCH = 16  # words that are read at once when only accuracy is asked for
 EPILOG = """examples:
   python benchmarks/compare.py build/edge-int8.engine build/edge-fp32.engine --data sets/ic13 sets/iiit5k
@@ -26,33 +25,26 @@ EPILOG = """examples:
 
 ppocrv6, ppocrv4: the recognisers of the rapidocr wheels. openvino: our FP32 graph in Intel's runtime.
 eager: the shipped weights in PyTorch, decoded as PaddleOCR's Python code does, all steps, the text run again in each.
-Peers come with pip install -e '.[bench]'; one that is missing is left out unless --peer asks for it.
+It is slow, and reads only so many words of each set as its row says.
+Peers come with pip install -e '.[bench,peers]'. One that is missing is left out and named, unless --peer asks for it.
 """
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    from benchmarks.latency import count
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("engines", type=Path, nargs="+", metavar="ENGINE", help="NAME.engine or NAME.onnx")
+    parser = engine_parser(__doc__, EPILOG)
+    add_sets(parser)
     parser.add_argument(
         "--peer",
         action="append",
-        choices=[*DEFAULT_PEERS, "eager"],
-        help=f"default: what is installed of {' '.join(DEFAULT_PEERS)}",
+        choices=DEFAULT_PEERS,
+        help="one that must be there (default: all that are installed)",
     )
-    parser.add_argument("--data", type=Path, nargs="+", default=[CALIB_DATA], metavar="DIR", help="with labels.tsv")
-    parser.add_argument("--words", type=count, metavar="N", help="of each set, drawn evenly (default: all)")
     parser.add_argument(
         "--timed-words", type=count, default=32, metavar="N", help="crops of a timed round (default: %(default)s)"
     )
     parser.add_argument("--rounds", type=count, default=12, metavar="N", help="timed rounds (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60, metavar="S", help="begin no further round then")
-    parser.add_argument("--threads", type=count, metavar="N", help="for each (default: all cores)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write the figures there")
     return parser.parse_args(arguments)
 
 
@@ -65,14 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(arguments: argparse.Namespace) -> None:
     """Latency first, while nothing is warm from reading thousands of words; then accuracy."""
     from benchmarks.crops import load_bytes, readable_crops
-    from benchmarks.result import begin_result, write_result
+    from benchmarks.reader import opened
+    from benchmarks.result import begin_result, report_progress, write_result
     from benchmarks.rounds import interleave, summarise
 
     result = begin_result("compare", __doc__, arguments.output)
     sets = {folder.name: readable_crops(folder, arguments.words) for folder in arguments.data}
     everything = [crop for crops in sets.values() for crop in crops]
     timed = load_bytes(everything[:: max(1, len(everything) // arguments.timed_words)][: arguments.timed_words])
-    with _contestants(arguments) as (readers, threads):
+    options = session_options(arguments)
+    with opened(arguments.engines, options) as ours:
+        peers, missing = open_peers(arguments.peer, options.threads)
+        readers = [*ours, *peers]
+        report_progress(f"timing {', '.join(reader.name for reader in readers)}")
         reads = {reader.name: reader.read for reader in readers}
         times = interleave(reads, [[data] for data in timed], rounds=arguments.rounds, seconds=arguments.seconds)
         rows: dict[str, dict[str, Any]] = {
@@ -80,16 +77,40 @@ def measure(arguments: argparse.Namespace) -> None:
             for reader in readers
         }
     print_table(rows)
-    write_result(arguments.output, result | {"threads": threads, "timed_words": len(timed), "readers": rows})
+    result |= {"threads": options.threads, "timed_words": len(timed), "readers": rows, "missing": missing}
+    write_result(arguments.output, result)
+
+
+def open_peers(wanted: Sequence[str] | None, threads: int) -> "tuple[list[Reader], dict[str, str]]":
+    """Those asked for, or all; and why others could not be opened, by name.
+
+    Raises:
+        PeerError: one that was asked for.
+    """
+    from benchmarks.peers import PEERS, PeerError, open_peer
+
+    readers, missing = [], {}
+    for name in wanted or DEFAULT_PEERS:
+        try:
+            readers.append(open_peer(name, threads))
+        except PeerError as error:
+            if wanted:
+                raise
+            missing[PEERS[name].title] = str(error)
+            print(f"left out: {error}", file=sys.stderr)
+    return readers, missing
 
 
 def judge(reader: "Reader", sets: "Mapping[str, Sequence[LabelledCrop]]") -> dict[str, dict[str, float]]:
     """Accuracy of one reader on every set."""
-    from benchmarks.crops import load_bytes
+    from benchmarks.crops import load_bytes, thin
+    from benchmarks.result import report_progress
     from benchmarks.verdict import Verdict
 
     rows = {}
-    for name, crops in sets.items():
+    for name, whole in sets.items():
+        crops = thin(whole, reader.most_words)
+        report_progress(f"reading {len(crops)} words of {name} with {reader.name}")
         chunks = [crops[start : start + _BATCH] for start in range(0, len(crops), _BATCH)]
         texts = [text for chunk in chunks for text in reader.read(load_bytes(chunk))]
         rows[name] = Verdict(texts, [crop.label for crop in crops]).row()
@@ -109,25 +130,6 @@ def print_table(rows: Mapping[str, Mapping[str, Any]]) -> None:
         accuracies = "".join(f"  {describe_row(score):>20}" for score in row["sets"].values())
         ratio = times["p50"] / first["latency_ms"]["p50"]
         print(f"{name:<{width}} {times['p50']:8.2f} {times['p90']:8.2f} {ratio:6.2f}{accuracies}")
-
-
-@contextmanager
-def _contestants(arguments: argparse.Namespace) -> "Iterator[tuple[list[Reader], int]]":
-    from benchmarks.peers import PeerError, open_peer
-    from benchmarks.reader import opened
-    from robustscanner.session import SessionOptions
-
-    options = SessionOptions() if arguments.threads is None else SessionOptions(threads=arguments.threads)
-    peers = []
-    for name in arguments.peer or DEFAULT_PEERS:
-        try:
-            peers.append(open_peer(name, options.threads))
-        except PeerError as error:
-            if arguments.peer:
-                raise
-            print(f"left out: {error}", file=sys.stderr)
-    with opened(arguments.engines, options) as ours:
-        yield [*ours, *peers], options.threads
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ from robustscanner.errors import ImageError
 from robustscanner.labels import DataError, LabelledCrop, read_labels
 from robustscanner.preprocess import load_image
 
-CALIB_DATA = Path(__file__).parents[1] / "calib_data"  # real text lengths, and there in every checkout
-
 
 def draw_crops(folder: Path, count: int | None = None) -> list[LabelledCrop]:
     """All crops of a folder, or so many of them from begin to end, the same each time; raises as `read_labels`."""
-    crops = read_labels(folder)
+    return thin(read_labels(folder), count)
+
+
+def thin(crops: Sequence[LabelledCrop], count: int | None) -> list[LabelledCrop]:
+    """So many, evenly from begin to end; all where there are fewer, or no count."""
     count = len(crops) if count is None else min(count, len(crops))
     return [crops[index * len(crops) // count] for index in range(count)]
 

@@ -1,19 +1,25 @@
 """Memory and start-up of the recognize program, as the system sees them."""
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "benchmarks"
 
+from benchmarks.arguments import CALIB_DATA, engine_parser
+from robustscanner.program import exit_status
+
 ROOT = Path(__file__).parents[1]
 PROGRAM = [sys.executable, str(ROOT / "runtime" / "recognize.py")]
+EPILOG = """examples:
+  python benchmarks/footprint.py build/edge-int8.engine build/edge-fp32.engine
+"""
 # A child of its own prints its peak, in KiB on Linux; the parent's own size does not count.
 PEAK = """
 import os, resource, runpy, sys
@@ -26,23 +32,30 @@ finally:
 """
 
 
-def main() -> int:
-    """Prints both figures, and writes them with -o."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("engines", type=Path, nargs="+", metavar="ENGINE", help="NAME.engine or NAME.onnx")
-    parser.add_argument(
-        "--crops", type=Path, default=ROOT / "calib_data" / "images", metavar="DIR", help="pictures to read"
-    )
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write the figures there")
-    arguments = parser.parse_args()
-    from benchmarks.machine import describe
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0, or 1 with one line on what to mend."""
+    parser = engine_parser(__doc__, EPILOG)
+    parser.add_argument("--crops", type=Path, default=CALIB_DATA / "images", metavar="DIR", help="pictures to read")
+    parsed = parser.parse_args(arguments)
+    return exit_status(lambda: measure(parsed))
 
-    figures: dict[str, object] = {"help_s": round(help_seconds(), 3)}
-    figures["peak_memory_mib"] = {path.name: peak_memory_mib(path, arguments.crops) for path in arguments.engines}
-    print(json.dumps(figures, indent=2))
-    if arguments.output:
-        arguments.output.write_text(json.dumps({"what": __doc__, "machine": describe(), **figures}, indent=2) + "\n")
-    return 0
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Prints both figures, and writes them with -o."""
+    from benchmarks.reader import engine_facts
+    from benchmarks.result import begin_result, write_result
+
+    result = begin_result("footprint", __doc__, arguments.output)
+    threads = [] if arguments.threads is None else ["--threads", str(arguments.threads)]
+    result["help_s"] = round(help_seconds(), 3)
+    result["engines"] = {
+        path.name: engine_facts(path) | {"peak_memory_mib": peak_memory_mib(path, arguments.crops, threads)}
+        for path in arguments.engines
+    }
+    print(f"--help: {result['help_s']} s")
+    for name, row in result["engines"].items():
+        print(f"{name}: {row['peak_memory_mib']} MiB at most")
+    write_result(arguments.output, result)
 
 
 def help_seconds(runs: int = 9) -> float:
@@ -55,9 +68,9 @@ def help_seconds(runs: int = 9) -> float:
     return statistics.median(times)
 
 
-def peak_memory_mib(engine: Path, crops: Path) -> float:
+def peak_memory_mib(engine: Path, crops: Path, options: Sequence[str] = ()) -> float:
     """Resident memory at its highest while a folder is read."""
-    command = [sys.executable, "-c", PEAK, PROGRAM[1], "--engine", str(engine), str(crops)]
+    command = [sys.executable, "-c", PEAK, PROGRAM[1], "--engine", str(engine), str(crops), *options]
     finished = subprocess.run(command, check=True, capture_output=True, text=True)
     return round(int(finished.stderr.split()[-1]) / 1024, 1)
 

@@ -10,6 +10,7 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "benchmarks"
 
+from benchmarks.arguments import CALIB_DATA, count, counts, engine_parser, session_options
 from robustscanner.program import exit_status
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from benchmarks.rounds import Times
     from robustscanner.session import SessionOptions
 
-CALIB_DATA = Path(__file__).parents[1] / "calib_data"
 EPILOG = """examples:
   python benchmarks/latency.py build/edge-int8.engine build/edge-fp32.engine
   python benchmarks/latency.py build/*.engine --batches 1,4,16 --concurrency 1,2,4 -o latency.json
@@ -29,10 +29,7 @@ Decoding stops at the end of the word, so the pictures decide the cost: give --c
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("engines", type=Path, nargs="+", metavar="ENGINE", help="NAME.engine or NAME.onnx")
+    parser = engine_parser(__doc__, EPILOG)
     parser.add_argument("--crops", type=Path, default=CALIB_DATA, metavar="DIR", help="folder with labels.tsv")
     parser.add_argument("--words", type=count, default=32, metavar="N", help="crops of a round (default: %(default)s)")
     parser.add_argument("--batches", type=counts, default=[1, 8, 32], metavar="N,…", help="default: 1,8,32")
@@ -40,24 +37,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--seconds", type=float, default=30, metavar="S", help="begin no further round then (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=count, metavar="N", help="per engine (default: all cores)")
     parser.add_argument("--spinning", action="store_true", help="threads wait busily, as serving does; for one engine")
     parser.add_argument("--concurrency", type=counts, default=[], metavar="N,…", help="callers that share an engine")
     parser.add_argument("--soak", type=float, metavar="MIN", help="also read on and on with each engine")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write the figures there")
     return parser.parse_args(arguments)
-
-
-def count(text: str) -> int:
-    """A whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
-
-
-def counts(text: str) -> list[int]:
-    """Whole numbers with commas between them."""
-    return [count(part) for part in text.split(",")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,16 +55,20 @@ def measure(arguments: argparse.Namespace) -> None:
 
     from benchmarks.crops import draw_crops, load_bytes
     from benchmarks.reader import opened
-    from benchmarks.result import begin_result, write_result
+    from benchmarks.result import begin_result, report_progress, write_result
     from benchmarks.roofline import measure_limits
 
     options = _session_options(arguments)
     result = begin_result("latency", __doc__, arguments.output)
     pictures = load_bytes(draw_crops(arguments.crops, arguments.words))
+    report_progress("timing the limits of this machine")
+    seconds = min(1.0, arguments.seconds)
+    limits = measure_limits(options.threads, seconds=seconds)
     with opened(arguments.engines, options, alone=arguments.spinning) as readers:
         engines = measure_batches(readers, pictures, arguments)
+    report_progress("timing stages, the limits again, and several callers")
     _add(engines, "stages", _stages(arguments, pictures, options))
-    limits = measure_limits(options.threads, seconds=min(1.0, arguments.seconds))
+    limits = limits.or_better(measure_limits(options.threads, seconds=seconds))
     _add(engines, "roofline", _rooflines(arguments, pictures, limits, engines))
     _add(engines, "concurrency", _concurrency(arguments, pictures, options))
     _add(engines, "soak", _soaks(arguments, pictures, options))
@@ -95,10 +82,12 @@ def measure_batches(
 ) -> dict[str, dict[str, Any]]:
     """Facts of each reader, percentiles at each batch size, and what a word costs by its length."""
     from benchmarks.crops import make_batches
+    from benchmarks.result import report_progress
     from benchmarks.rounds import by_length, interleave, line_through, summarise
 
     found: dict[str, dict[str, Any]] = {reader.name: {**reader.facts, "batches": {}} for reader in readers}
     for size in arguments.batches:
+        report_progress(f"timing {', '.join(found)} in batches of {size}")
         batches = make_batches(pictures, size)
         reads = {reader.name: reader.read for reader in readers}
         times: Times = interleave(reads, batches, rounds=arguments.rounds, seconds=arguments.seconds)
@@ -132,12 +121,10 @@ def print_tables(engines: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _session_options(arguments: argparse.Namespace) -> "SessionOptions":
     from robustscanner.errors import EngineError
-    from robustscanner.session import SessionOptions
 
     if arguments.spinning and len(arguments.engines) > 1:
         raise EngineError("--spinning: threads of several engines would take each other's cores; give one engine")
-    threads = {} if arguments.threads is None else {"threads": arguments.threads}
-    return SessionOptions(**threads, spinning=arguments.spinning)
+    return session_options(arguments, spinning=arguments.spinning)
 
 
 def _settings(arguments: argparse.Namespace, options: "SessionOptions") -> dict[str, Any]:
@@ -184,7 +171,7 @@ def _concurrency(
         shared = replace(options, threads=max(1, options.threads // callers))
         with opened(arguments.engines, shared) as readers:
             for reader in readers:
-                row = call_at_once(reader, pictures, callers=callers, seconds=min(10, arguments.seconds))
+                row = call_at_once(reader, pictures, callers=callers, seconds=arguments.seconds / 4)
                 found.setdefault(reader.name, {})[str(callers)] = row
     return found
 

@@ -7,7 +7,6 @@ in the page cache: a disk that is read for the first time is not measured.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -60,10 +59,11 @@ def measure(arguments: argparse.Namespace) -> None:
     """Makes the LMDB, times plain and augmented rounds in turn, and prints the medians."""
     from statistics import median
 
-    from benchmarks.machine import describe
+    from benchmarks.result import begin_result, write_result
     from robustscanner.session import available_cores
     from training.data.lmdb_set import write_lmdb
 
+    result = begin_result("stream", __doc__, arguments.output)
     workers = arguments.workers if arguments.workers is not None else available_cores()
     rates: dict[str, list[float]] = {"plain": [], "augmented": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -76,11 +76,9 @@ def measure(arguments: argparse.Namespace) -> None:
     medians = {name: round(median(found)) for name, found in rates.items()}
     for name, rate in medians.items():
         print(f"{name:<10}{rate:>8} words/s")
-    if arguments.output:
-        about = {"what": __doc__, "records": arguments.records, "size_mib": round(size_mib, 1), "workers": workers}
-        rounds = {name: [round(rate) for rate in found] for name, found in rates.items()}
-        figures = {**about, "machine": describe(), "words_per_s": medians, "rounds_words_per_s": rounds}
-        arguments.output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    result |= {"records": arguments.records, "size_mib": round(size_mib, 1), "workers": workers}
+    rounds = {name: [round(rate) for rate in found] for name, found in rates.items()}
+    write_result(arguments.output, result | {"words_per_s": medians, "rounds_words_per_s": rounds})
 
 
 def records(words: Path, count: int) -> Iterator[tuple[bytes, str]]:

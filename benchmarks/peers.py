@@ -1,6 +1,7 @@
 """What people use today, opened from their wheels and asked for the same as we are: one crop in, its text out."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from robustscanner.errors import RobustScannerError
 from robustscanner.preprocess import decode_image, make_batch
 from robustscanner.session import SessionOptions
 
+EAGER_WORDS = 200  # of each set; at some tenth of a second each, that is enough to see that it reads the same
+
 Run = Callable[[Any, Any], tuple[Any, Any]]  # canvases and valid widths -> tokens and scores, (N, T) each
 
 
@@ -22,17 +25,28 @@ class PeerError(RobustScannerError):
     """A peer that cannot be opened."""
 
 
+@dataclass(frozen=True)
+class Peer:
+    """How to come by one."""
+
+    title: str
+    wheel: str  # that it needs
+    open: Callable[[int], Reader]  # with so many threads
+
+
 def open_peer(name: str, threads: int) -> Reader:
     """One of PEERS, with so many threads.
 
     Raises:
-        PeerError: its wheel is not installed.
+        PeerError: its wheel is not installed, or does not run here.
     """
-    wheel, open_it = PEERS[name]
+    peer = PEERS[name]
     try:
-        return open_it(threads)
+        return peer.open(threads)
     except ImportError as error:
-        raise PeerError(f"{name} needs {wheel} ({error}); pip install -e '.[bench]'") from None
+        raise PeerError(f"{name} needs {peer.wheel} ({error}); pip install -e '.[bench,peers]'") from None
+    except Exception as error:  # other people's code: anything may be raised
+        raise PeerError(f"{name}: {peer.wheel} cannot be opened ({error}); try another version of it") from None
 
 
 def _open_ppocrv6(threads: int) -> Reader:
@@ -47,7 +61,7 @@ def _open_ppocrv6(threads: int) -> Reader:
     def read(pictures: Sequence[bytes]) -> list[str]:
         return [str(text) for text in recogniser(TextRecInput(img=_decode_bgr(pictures))).txts]
 
-    return Reader("PP-OCRv6 small", read, {"wheel": f"rapidocr {version('rapidocr')}"})
+    return Reader(PEERS["ppocrv6"].title, read, {"wheel": f"rapidocr {version('rapidocr')}"})
 
 
 def _open_ppocrv4(threads: int) -> Reader:
@@ -58,7 +72,7 @@ def _open_ppocrv4(threads: int) -> Reader:
     def read(pictures: Sequence[bytes]) -> list[str]:
         return [str(text) for text, *_ in recogniser(_decode_bgr(pictures))[0]]
 
-    return Reader("PP-OCRv4 mobile", read, {"wheel": f"rapidocr-onnxruntime {version('rapidocr-onnxruntime')}"})
+    return Reader(PEERS["ppocrv4"].title, read, {"wheel": f"rapidocr-onnxruntime {version('rapidocr-onnxruntime')}"})
 
 
 def _open_openvino(threads: int) -> Reader:
@@ -74,7 +88,7 @@ def _open_openvino(threads: int) -> Reader:
         found = model({"images": images, "valid_width": widths})
         return found[0], found[1]
 
-    return Reader("edge in OpenVINO", _reading_canvases(default_engine(), run), facts)
+    return Reader(PEERS["openvino"].title, _reading_canvases(default_engine(), run), facts)
 
 
 def _open_eager(threads: int) -> Reader:
@@ -83,7 +97,8 @@ def _open_eager(threads: int) -> Reader:
 
     checkpoint = default_engine().with_suffix(".safetensors")
     facts: dict[str, object] = {"wheel": f"torch {version('torch')}", "precision": "fp32"}
-    return Reader("edge eager, all steps", _reading_canvases(default_engine(), open_eager(checkpoint, threads)), facts)
+    read = _reading_canvases(default_engine(), open_eager(checkpoint, threads))
+    return Reader(PEERS["eager"].title, read, facts, most_words=EAGER_WORDS)
 
 
 def _reading_canvases(
@@ -107,9 +122,9 @@ def _decode_bgr(pictures: Sequence[bytes]) -> list[Any]:
     return [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for data in pictures]
 
 
-PEERS: dict[str, tuple[str, Callable[[int], Reader]]] = {
-    "ppocrv6": ("rapidocr", _open_ppocrv6),
-    "ppocrv4": ("rapidocr-onnxruntime", _open_ppocrv4),
-    "openvino": ("openvino", _open_openvino),
-    "eager": ("torch", _open_eager),
+PEERS = {
+    "ppocrv6": Peer("PP-OCRv6 small", "rapidocr", _open_ppocrv6),
+    "ppocrv4": Peer("PP-OCRv4 mobile", "rapidocr-onnxruntime", _open_ppocrv4),
+    "openvino": Peer("edge in OpenVINO", "openvino", _open_openvino),
+    "eager": Peer("edge in PyTorch, eager", "torch", _open_eager),
 }

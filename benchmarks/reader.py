@@ -24,6 +24,7 @@ class Reader:
     facts: dict[str, object]  # what it is, JSON-ready
     path: Path | None = None  # NAME.engine or NAME.onnx; None for peers
     close: Callable[[], None] = field(default=lambda: None, repr=False)
+    most_words: int | None = None  # of a set that one has the patience for; None: all
 
 
 def open_engine_reader(path: Path, options: SessionOptions) -> Reader:

@@ -1,6 +1,7 @@
 """Result files: what was measured, on what, with what; `report.py` reads them."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ def begin_result(kind: str, what: str | None, output: Path | None) -> dict[str, 
     if output:
         check_output(output, force=True)
     return {"kind": kind, "what": what, "machine": describe()}
+
+
+def report_progress(what: str) -> None:
+    """One line on stderr, before something that takes a while."""
+    print(f"… {what}", file=sys.stderr, flush=True)
 
 
 def write_result(output: Path | None, result: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ the two is its limit. The idea is from S. Williams et al., Roofline, CACM 2009.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,10 @@ class Limits:
         arithmetic_s += work.convolution_gflop / self.convolution_fp32_gflops
         arithmetic_s += work.product_gflop / self.gemm_fp32_gflops
         return 1e3 * max(arithmetic_s, work.mbytes / 1e3 / self.copy_gbytes_s)
+
+    def or_better(self, other: "Limits") -> "Limits":
+        """The best of both: what disturbs a machine only makes it slower."""
+        return Limits(*map(max, astuple(self), astuple(other)))
 
 
 def measure_limits(threads: int, *, seconds: float = 1.0) -> Limits:

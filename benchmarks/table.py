@@ -31,4 +31,10 @@ def number(value: float | None, digits: int = 1) -> str:
 
 def _html_row(row: Sequence[str]) -> str:
     first, *others = map(escape, row)
-    return f"<tr><th>{first}</th>{''.join(f'<td>{cell}</td>' for cell in others)}</tr>"
+    return f"<tr><th>{first}</th>{''.join(f'<td>{_stacked(cell)}</td>' for cell in others)}</tr>"
+
+
+def _stacked(cell: str) -> str:
+    """What stands in brackets goes below, smaller: phones are narrow."""
+    figure, bracket, rest = cell.partition(" (")
+    return f"{figure}<small>{rest.removesuffix(')')}</small>" if bracket else cell

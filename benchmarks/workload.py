@@ -20,9 +20,9 @@ Count = Callable[[Sequence[Shape], Sequence[Shape]], int]  # shapes in and out o
 class Workload:
     """Of one word, averaged over the pictures it was counted with; a multiplication and an addition are two."""
 
-    int8_gflop: float  # convolutions
+    int8_gflop: float  # convolutions and LSTMs
     convolution_gflop: float  # in FP32
-    product_gflop: float  # of matrices, LSTMs included, in FP32
+    product_gflop: float  # of matrices, LSTMs in FP32 included
     mbytes: float  # weights and pixels, each once: what has to be moved even if the caches held all else
 
 
@@ -41,7 +41,8 @@ def count_work(graph: Path, pictures: Sequence[bytes]) -> Workload:
     quantised = _quantised_nodes(model.graph)
     flops = {"int8": 0, "convolution": 0, "product": 0}
     for name, kind, operations in _profile(graph, [make_batch([decode_image(data)], spec.input) for data in pictures]):
-        flops["int8" if name in quantised else "convolution" if kind == "Conv" else "product"] += operations
+        in_8_bits = name in quantised or kind == _INT8_LSTM
+        flops["int8" if in_8_bits else "convolution" if kind == "Conv" else "product"] += operations
     int8, convolution, product = (operations / 1e9 / len(pictures) for operations in flops.values())
     weights = sum(math.prod(tensor.dims) * _item_bytes(tensor.data_type) for tensor in model.graph.initializer)
     pixels = spec.input.height_px * spec.input.width_px * 3
@@ -81,7 +82,14 @@ def _lstm(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return 2 * math.prod(outputs[0]) * 4 * (inputs[0][-1] + outputs[0][-1])
 
 
-_COUNTS: dict[str, Count] = {"Conv": _convolution, "MatMul": _product, "Gemm": _product, "LSTM": _lstm}
+_INT8_LSTM = "DynamicQuantizeLSTM"  # ONNX Runtime's own
+_COUNTS: dict[str, Count] = {
+    "Conv": _convolution,
+    "MatMul": _product,
+    "Gemm": _product,
+    "LSTM": _lstm,
+    _INT8_LSTM: _lstm,
+}
 
 
 def _quantised_nodes(graph: Any) -> set[str]:

@@ -13,7 +13,7 @@ _LEAST = 1e-9  # nats, of a layer that does nothing: a logarithmic axis has no z
 def draw(result: Mapping[str, Any]) -> Figure:
     """Layers from the most harmful down; a bar for each alone, a dot for all layers but it, a line for all."""
     rows = result["layers"][::-1]  # the first at the top
-    figure = Figure(figsize=(5, 1.4 + _ROW_INCH * len(rows)), layout="constrained")
+    figure = Figure(figsize=(4.6, 1.4 + _ROW_INCH * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     places = range(len(rows))
     kept = set(result["least"]["float_layers"])
@@ -24,9 +24,11 @@ def draw(result: Mapping[str, Any]) -> Figure:
     axes.axvline(max(_LEAST, result["all_int8"]["divergence"]), color="#444444", linewidth=1, label="all in 8 bits")
     axes.set_xscale("log")
     axes.set_xlabel("divergence from FP32, nats a character")
-    axes.set_yticks(places, [short_name(row["layer"]) for row in rows], fontsize=8)
-    axes.set_title(f"{result['model']}: INT8 damage by layer", fontsize=10)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.set_yticks(places, [short_name(row["layer"]) for row in rows], fontsize=9)
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    title = f"{result['model']}: INT8 damage by layer"
+    figure.legend(fontsize=9, loc="outside upper left", ncols=3, frameon=False, columnspacing=1, title=title)
     return figure
 
 

@@ -122,7 +122,8 @@ TABLE: dict[str, set[str]] = {
     },
     "benchmarks/eager.py": {"torch", "training.checkpoint", "training.model"},
     "benchmarks/charts.py": {"matplotlib"},
-    "benchmarks/report.py": {"matplotlib", "robustscanner", "benchmarks", "convert.sensitivity_chart"},
+    "benchmarks/sections.py": {"matplotlib", "benchmarks", "convert.sensitivity_chart"},
+    "benchmarks/layers.py": {"benchmarks", "convert"},
 }
 LAZY = {
     "runtime/robustscanner/engine.py": {"robustscanner.onnx_session", "robustscanner.tensorrt_session"}

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.accuracy import changed_words, draw_changed, judge, main
 from benchmarks.crops import draw_crops
+from robustscanner.engine import file_sha256
 from robustscanner.labels import LabelledCrop
 from robustscanner.recognizer import Reading
 
@@ -47,6 +48,7 @@ def test_program(crops: Path, int8_engine: Path, tmp_path: Path, capsys: pytest.
     result = json.loads(output.read_text())
     assert (result["kind"], result["reference"]) == ("accuracy", "tiny.onnx")
     assert result["engines"]["tiny.onnx"]["sets"][crops.name]["accuracy"] == 1  # the labels are what it reads
-    lost = result["engines"]["int8.engine"]["against_reference"]["only_first"]
-    assert lost == len(result["changed"])  # whatever it reads else is wrong
+    right = [row["sets"][crops.name]["correct"] for row in result["engines"].values()]
+    assert result["engines"]["int8.engine"]["against_reference"]["only_first"] == right[0] - right[1]
+    assert result["engines"]["int8.engine"]["sha256"] == file_sha256(int8_engine / "engine.json")
     assert "against tiny.onnx" in capsys.readouterr().out

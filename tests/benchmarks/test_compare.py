@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import peers
+from benchmarks import compare, peers
 from benchmarks.compare import main
 from benchmarks.reader import Reader
 
@@ -15,16 +15,21 @@ QUICK = ["--timed-words", "2", "--rounds", "1", "--seconds", "0", "--threads", "
 
 
 def open_fake(threads: int) -> Reader:
-    return Reader("fake", lambda pictures: ["?" for _ in pictures], {"wheel": f"fake for {threads}"})
+    return Reader("fake", lambda pictures: ["?" for _ in pictures], {"wheel": f"fake for {threads}"}, most_words=5)
 
 
 def open_missing(threads: int) -> Reader:
     raise ImportError("No module named 'missing'")
 
 
+def open_broken(threads: int) -> Reader:
+    raise RuntimeError("no kernel for this CPU")
+
+
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"ppocrv6": ("fake", open_fake), "ppocrv4": ("missing", open_missing), "openvino": ("x", open_missing)}
+    found = {name: peers.Peer(f"{name} itself", "missing", open_missing) for name in compare.DEFAULT_PEERS}
+    found |= {"ppocrv6": peers.Peer("x", "fake", open_fake), "openvino": peers.Peer("y", "broken", open_broken)}
     monkeypatch.setattr(peers, "PEERS", found)
 
 
@@ -35,9 +40,11 @@ def test_same_crops_for_all(crops: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert list(result["readers"]) == ["tiny.onnx", "fake"]
     ours, fake = result["readers"].values()
     assert (ours["sets"][crops.name]["accuracy"], fake["sets"][crops.name]["accuracy"]) == (1, 0)
-    assert ours["sets"][crops.name]["words"] == fake["sets"][crops.name]["words"]
+    assert 0 < fake["sets"][crops.name]["words"] <= 5 < ours["sets"][crops.name]["words"]
     assert fake["wheel"] == "fake for 1"
     assert fake["latency_ms"]["p50"] < ours["latency_ms"]["p50"]
+    assert list(result["missing"]) == ["ppocrv4 itself", "y", "eager itself"]
+    assert "no kernel for this CPU" in result["missing"]["y"]
     assert "left out: ppocrv4 needs missing" in capsys.readouterr().err
 
 

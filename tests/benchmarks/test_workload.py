@@ -37,13 +37,14 @@ def test_counts_what_shapes_say(crops: Path) -> None:
     assert work.mbytes == pytest.approx(TINY.stat().st_size / 1e6, rel=0.6)
 
 
-def test_eight_bits_do_the_same_work_elsewhere(crops: Path, int8_engine: Path) -> None:
+def test_eight_bits_do_the_same_work_elsewhere_or_less(crops: Path, int8_engine: Path) -> None:
     pictures = load_bytes(draw_crops(crops, 2))
     graph = find_graph(int8_engine)
     assert graph is not None
     before, after = count_work(TINY, pictures), count_work(graph, pictures)
     assert 0 < after.convolution_gflop < before.convolution_gflop
-    assert after.int8_gflop + after.convolution_gflop == pytest.approx(before.convolution_gflop)
+    assert 0 < after.int8_gflop <= before.convolution_gflop + before.product_gflop
+    assert sum(astuple(after)[:3]) < 1.001 * sum(astuple(before)[:3])
 
 
 def test_longer_words_are_more_work(crops: Path) -> None:
@@ -64,6 +65,10 @@ def test_limit_is_arithmetic_or_moving() -> None:
     assert LIMITS.word_ms(Workload(4, 2, 2, 1)) == pytest.approx(10 + 20 + 10)
     assert LIMITS.word_ms(Workload(0.004, 0, 0, 100)) == pytest.approx(10)
     assert rate(Workload(4, 2, 2, 1), LIMITS, 80)["times_limit"] == pytest.approx(2)
+
+
+def test_the_better_limit_counts() -> None:
+    assert LIMITS.or_better(Limits(90, 500, 200, 700, 11)) == Limits(100, 500, 200, 800, 11)
 
 
 def test_every_limit_is_measured() -> None:

@@ -1,0 +1,47 @@
+"""What the command lines of the benchmarks have in common."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from robustscanner.session import SessionOptions
+
+CALIB_DATA = Path(__file__).parents[1] / "calib_data"  # real text lengths, and there in every checkout
+
+
+def engine_parser(what: str | None, epilog: str) -> argparse.ArgumentParser:
+    """Engines, their threads, and a file for the figures; each program adds its own."""
+    parser = argparse.ArgumentParser(
+        description=what, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("engines", type=Path, nargs="+", metavar="ENGINE", help="NAME.engine or NAME.onnx")
+    parser.add_argument("--threads", type=count, metavar="N", help="for each contestant (default: all cores)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write the figures there")
+    return parser
+
+
+def add_sets(parser: argparse.ArgumentParser) -> None:
+    """Labelled words to read."""
+    parser.add_argument("--data", type=Path, nargs="+", default=[CALIB_DATA], metavar="DIR", help="with labels.tsv")
+    parser.add_argument("--words", type=count, metavar="N", help="of each set, drawn evenly (default: all)")
+
+
+def count(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def counts(text: str) -> list[int]:
+    """Whole numbers with commas between them."""
+    return [count(part) for part in text.split(",")]
+
+
+def session_options(arguments: argparse.Namespace, *, spinning: bool = True) -> "SessionOptions":
+    """How the engines are opened."""
+    from robustscanner.session import SessionOptions
+
+    threads = {} if arguments.threads is None else {"threads": arguments.threads}
+    return SessionOptions(**threads, spinning=spinning)
