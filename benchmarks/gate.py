@@ -57,7 +57,8 @@ def show(arguments: argparse.Namespace) -> None:
             runs.append(build(options, engine))
             if runs[-1]["status"]:
                 runs.append(build([*options, "--repair"], engine))
-                break
+                if not runs[-1]["status"]:
+                    break
         if not runs[-1]["status"]:
             result |= {"engine": engine_facts(engine), "history": gate_steps(engine)}
     write_result(arguments.output, result | {"max_drop_points": float(arguments.max_drop), "runs": runs})

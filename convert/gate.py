@@ -126,9 +126,13 @@ def repair(
     Raises:
         EngineError: no layer could stay in 8 bits.
     """
+    from .cpu_graph import for_cpu
     from .trial import Trials, exact_pattern
 
-    trials = Trials(source.model, source.spec, calibration, calibration, options, for_tensorrt=for_tensorrt)
+    model = source.model if for_tensorrt else for_cpu(source.model, source.spec)  # what will be quantised
+    trials = Trials(
+        model, source.spec, calibration, calibration, options, for_tensorrt=for_tensorrt, reference=source.model
+    )
     ranking = rank_layers(try_alone(trials.on(calibration.thinned(RANKING_CROPS))))
     choice = choose_float_layers(ranking, trials, gate.max_drop_points)
     if len(choice.float_layers) == len(trials.layers):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime  # type: ignore[import-untyped]
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from robustscanner.charset import Charset
 from robustscanner.errors import EngineError
@@ -60,7 +60,10 @@ class Trials:
         options: QuantizeOptions = QuantizeOptions(exclude=()),
         *,
         for_tensorrt: bool = False,
+        reference: ModelProto | None = None,
     ) -> None:
+        """Takes the model to quantise, and as `reference` the one to hold it against where that is another graph."""
+        self._reference = reference or model
         self._model, self._spec, self._charset = model, spec, Charset(spec.charset)
         self._calibration, self._crops, self._options, self._for_tensorrt = calibration, crops, options, for_tensorrt
         self._labels = [crop.label for crop in crops.crops]
@@ -71,14 +74,20 @@ class Trials:
     def on(self, crops: CalibrationSet) -> "Trials":
         """The same layers and ranges, tried on other crops."""
         other = Trials(
-            self._model, self._spec, self._calibration, crops, self._options, for_tensorrt=self._for_tensorrt
+            self._model,
+            self._spec,
+            self._calibration,
+            crops,
+            self._options,
+            for_tensorrt=self._for_tensorrt,
+            reference=self._reference,
         )
         other._histograms = self._histograms
         return other
 
     @cached_property
     def base(self) -> Trial:
-        """The model as it is."""
+        """The reference as it is."""
         return self._judge(self._float_words)
 
     def run(self, float_layers: Collection[str], *, method: str | None = None) -> Trial:
@@ -94,7 +103,7 @@ class Trials:
 
     @cached_property
     def _float_words(self) -> list[_Word]:
-        return self._read(self._model)
+        return self._read(self._reference)
 
     def _collect(
         self, model: ModelProto, tensors: Sequence[str], batches: Iterable[Inputs], *, method: str, images: int
@@ -132,13 +141,18 @@ def with_logits(model: ModelProto) -> ModelProto:
     copy = ModelProto()
     copy.CopyFrom(model)
     loops = [node for node in copy.graph.node if node.op_type == "Loop"]
+    if not any(_LOGITS in node.output for node in loops):  # as the CPU's own graph has it
+        _collect_logits(loops)
+    copy.graph.output.append(helper.make_tensor_value_info(_LOGITS, TensorProto.FLOAT, None))
+    return copy
+
+
+def _collect_logits(loops: Sequence[NodeProto]) -> None:
     bodies = [attribute.g for node in loops for attribute in node.attribute if attribute.name == "body"]
     if len(bodies) != 1 or not any("logits" in node.output for node in bodies[0].node):
         raise EngineError("the graph has no decoding loop with logits; export the model again with export_onnx.py")
     bodies[0].output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, None))
     loops[0].output.append(_LOGITS)
-    copy.graph.output.append(helper.make_tensor_value_info(_LOGITS, TensorProto.FLOAT, None))
-    return copy
 
 
 def _divergences(before: Logits, after: Logits) -> npt.NDArray[np.float64]:
