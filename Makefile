@@ -40,7 +40,7 @@ bench: $(VENV)/bench.done ## everything in benchmarks/results/report.html, measu
 	$(BIN)/python convert/build_engine.py --int8 --backend onnxruntime -o build/edge-int8.engine --force
 	$(BIN)/python benchmarks/latency.py build/edge-int8.engine build/edge-fp32.engine --seconds 12 --concurrency 1,2 \
 	  -o benchmarks/results/latency-edge.json
-	$(BIN)/python benchmarks/compare.py build/edge-int8.engine build/edge-fp32.engine --data $(DATA) --timed-words 24 \
+	$(BIN)/python benchmarks/compare.py build/edge-int8.engine build/edge-fp32.engine --data $(DATA) --words 1500 --timed-words 24 \
 	  --seconds 30 -o benchmarks/results/compare.json
 	$(BIN)/python benchmarks/accuracy.py build/edge-fp32.engine build/edge-int8.engine --data $(DATA) \
 	  -o benchmarks/results/accuracy-edge.json
@@ -56,7 +56,7 @@ bench: $(VENV)/bench.done ## everything in benchmarks/results/report.html, measu
 	  -o build/r31-int8.engine --force
 	$(BIN)/python benchmarks/latency.py build/r31-int8.engine build/r31-fp32.engine --words 8 --batches 1,8 --rounds 4 \
 	  --seconds 10 -o benchmarks/results/latency-r31.json
-	$(BIN)/python benchmarks/layers.py build/r31-random.onnx --crops 4 --calib-images 8 \
+	$(BIN)/python benchmarks/layers.py build/r31-random.onnx --crops 3 --calib-images 8 \
 	  -o benchmarks/results/sensitivity-r31.json --plot benchmarks/results/sensitivity-r31.svg
 	$(BIN)/python benchmarks/report.py -o benchmarks/results/report.html --markdown benchmarks/results/report.md
 	@echo "look at benchmarks/results/report.html"

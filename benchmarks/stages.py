@@ -1,10 +1,9 @@
 """Where one word's time goes: picture, canvas, encoder, decoding steps, text."""
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,8 +13,13 @@ from robustscanner.engine import open_engine
 from robustscanner.preprocess import decode_image, make_batch
 from robustscanner.session import SessionOptions
 
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto
+
 STAGES = ("decode picture", "preprocess", "encoder", "decoding steps", "text")
 MEMORY = ("keys", "values", "mask", "position")  # the graph's named tensors between encoder and decoder
+
+Run = Callable[[Mapping[str, Any]], Sequence[Any]]  # inputs by name to outputs
 
 
 def break_down(
@@ -23,9 +27,9 @@ def break_down(
 ) -> dict[str, Any]:
     """Stages of every engine, one after the other in each round, JSON-ready.
 
-    A graph for ONNX Runtime holds encoder and decoding in one. Its encoder is timed on its own, cut out at the named
-    tensors, and the decoding steps are what the whole takes longer. TensorRT's engines keep both behind one call:
-    there the stage "engine" stands for encoder, steps and copies.
+    A graph for ONNX Runtime holds encoder and decoding in one. They are timed each on its own, cut apart at the named
+    tensors; caches and threads make their sum a little more or less than the whole. TensorRT's engines keep both behind
+    one call: there the stage "engine" stands for encoder, steps and copies.
     """
     probes = {path.name: _Probe(path, options) for path in paths}
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in probes}
@@ -42,23 +46,28 @@ class _Probe:
     def __init__(self, path: Path, options: SessionOptions) -> None:
         self._session = open_engine(path, options)
         self._charset = Charset(self._session.spec.charset)
+        import onnx
+
         graph = find_graph(path)
-        self._encode = open_encoder(graph, options) if graph else None
+        self._parts = [open_part(part, options) for part in cut_apart(onnx.load(graph))] if graph else []
 
     def measure(self, pictures: Sequence[bytes]) -> list[dict[str, float]]:
         """Milliseconds of each stage for each word, and the steps it took.
 
-        All words as a whole first, then the encoder for all: in turns they would push each other out of the caches.
+        All words as a whole first, then the parts for all: in turns they would push each other out of the caches.
         """
         rows = [self._measure_word(picture) for picture in pictures]
-        if self._encode is None:
-            return [row | {"engine": row.pop("run")} for row in rows]
-        for row, picture in zip(rows, pictures, strict=True):
-            canvases, widths = make_batch([decode_image(picture)], self._session.spec.input)
-            begin = time.perf_counter()
-            self._encode({"images": canvases, "valid_width": widths})
-            row["encoder"] = 1e3 * (time.perf_counter() - begin)
-            row["decoding steps"] = max(0.0, row.pop("run") - row["encoder"])
+        if not self._parts:
+            return rows
+        encode, decode = self._parts
+        inputs = [make_batch([decode_image(picture)], self._session.spec.input) for picture in pictures]
+        memories = []
+        for row, (canvases, widths) in zip(rows, inputs, strict=True):
+            row["encoder"], memory = _timed(encode, {"images": canvases, "valid_width": widths})
+            memories.append(dict(zip(MEMORY, memory, strict=True)) | {"valid_width": widths})
+        for row, memory in zip(rows, memories, strict=True):
+            row["decoding steps"], _ = _timed(decode, memory)
+            del row["engine"]
         return rows
 
     def _measure_word(self, picture: bytes) -> dict[str, float]:
@@ -72,26 +81,44 @@ class _Probe:
         text, _ = self._charset.decode(tokens[0], scores[0])
         marks.append(time.perf_counter())
         picture_ms, canvas_ms, run_ms, text_ms = 1e3 * np.diff(marks)
-        row = {"decode picture": picture_ms, "preprocess": canvas_ms, "run": run_ms, "text": text_ms}
+        row = {"decode picture": picture_ms, "preprocess": canvas_ms, "engine": run_ms, "text": text_ms}
         return row | {"steps": len(text) + 1.0}
 
 
-def open_encoder(graph: Path, options: SessionOptions) -> Callable[[Mapping[str, Any]], object]:
-    """Runs a graph only up to the named tensors, with the settings the session itself uses."""
-    import onnx
-    import onnxruntime  # type: ignore[import-untyped]
+def cut_apart(graph: "ModelProto") -> "tuple[ModelProto, ModelProto]":
+    """Encoder, up to the named tensors, and the decoding behind them."""
     from onnx.utils import Extractor
 
-    part = Extractor(onnx.load(graph)).extract_model(["images", "valid_width"], list(MEMORY))
+    encoder = Extractor(graph).extract_model(["images", "valid_width"], list(MEMORY))
+    decoder = Extractor(graph).extract_model([*MEMORY, "valid_width"], ["tokens", "scores"])
+    held = {tensor.name for tensor in decoder.graph.initializer}
+    read = _read_in_bodies(decoder.graph) - held  # which the extractor does not look into
+    decoder.graph.initializer.extend(tensor for tensor in graph.graph.initializer if tensor.name in read)
+    return encoder, decoder
+
+
+def open_part(part: "ModelProto", options: SessionOptions) -> Run:
+    """Runs a part of a graph with the settings the session itself uses."""
+    import onnxruntime  # type: ignore[import-untyped]
+
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads, settings.inter_op_num_threads = options.threads, 1
     settings.log_severity_level = 4
     settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "encoder.onnx"
-        onnx.save(part, file)
-        session = onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run(None, dict(inputs))
+    session = onnxruntime.InferenceSession(part.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(None, dict(inputs))  # type: ignore[no-any-return]
+
+
+def _read_in_bodies(graph: "GraphProto") -> set[str]:
+    bodies = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
+    return {name for body in bodies for node in body.node for name in node.input}.union(*map(_read_in_bodies, bodies))
+
+
+def _timed(run: Run, inputs: Mapping[str, Any]) -> tuple[float, Sequence[Any]]:
+    """Milliseconds, and what came out."""
+    begin = time.perf_counter()
+    outputs = run(inputs)
+    return 1e3 * (time.perf_counter() - begin), outputs
 
 
 def _medians(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
