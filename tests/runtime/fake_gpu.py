@@ -263,6 +263,23 @@ class _Allocation:
 
 
 def _pycuda(gpu: FakeGpu) -> ModuleType:
+    return _module(
+        "pycuda.driver",
+        Error=FakeError,
+        MemoryError=FakeMemoryError,
+        Context=SimpleNamespace(pop=lambda: gpu.stack.pop()),
+        Stream=lambda flags=0: FakeStream(gpu, flags),
+        Event=lambda flags=0: FakeEvent(gpu, flags),
+        device_attribute=SimpleNamespace(INTEGRATED="INTEGRATED"),
+        event_flags=SimpleNamespace(DISABLE_TIMING=2, BLOCKING_SYNC=1),
+        host_alloc_flags=SimpleNamespace(DEVICEMAP=2),
+        **_devices(gpu),
+        **_memory(gpu),
+        **_copies(gpu),
+    )
+
+
+def _devices(gpu: FakeGpu) -> dict[str, Any]:
     primary: dict[int, FakeContext] = {}
 
     def init() -> None:
@@ -289,10 +306,18 @@ def _pycuda(gpu: FakeGpu) -> ModuleType:
         def retain_primary_context(self) -> FakeContext:
             return primary.setdefault(self._number, FakeContext(gpu))
 
+    return {"init": init, "Device": Device}
+
+
+def _memory(gpu: FakeGpu) -> dict[str, Any]:
     def pagelocked_empty(shape: int, dtype: Any, mem_flags: int = 0) -> np.ndarray:
         allocation = _Allocation(gpu, shape * np.dtype(dtype).itemsize, gpu.pinned, mapped=mem_flags == 2)
         return np.asarray(allocation).view(dtype) if dtype != np.uint8 else np.asarray(allocation)
 
+    return {"mem_alloc": lambda size: _Allocation(gpu, size, gpu.memory), "pagelocked_empty": pagelocked_empty}
+
+
+def _copies(gpu: FakeGpu) -> dict[str, Any]:
     def memcpy_htod(target: int, source: np.ndarray) -> None:
         gpu.check_context()
         gpu.at(target, source.nbytes)[:] = source.reshape(-1).view(np.uint8)
@@ -319,25 +344,8 @@ def _pycuda(gpu: FakeGpu) -> ModuleType:
 
         stream.put(copy)
 
-    return _module(
-        "pycuda.driver",
-        Error=FakeError,
-        MemoryError=FakeMemoryError,
-        init=init,
-        Device=Device,
-        Context=SimpleNamespace(pop=lambda: gpu.stack.pop()),
-        Stream=lambda flags=0: FakeStream(gpu, flags),
-        Event=lambda flags=0: FakeEvent(gpu, flags),
-        device_attribute=SimpleNamespace(INTEGRATED="INTEGRATED"),
-        event_flags=SimpleNamespace(DISABLE_TIMING=2, BLOCKING_SYNC=1),
-        host_alloc_flags=SimpleNamespace(DEVICEMAP=2),
-        mem_alloc=lambda size: _Allocation(gpu, size, gpu.memory),
-        pagelocked_empty=pagelocked_empty,
-        memcpy_htod=memcpy_htod,
-        memcpy_htod_async=memcpy_htod_async,
-        memcpy_dtoh_async=memcpy_dtoh_async,
-        memcpy_dtod_async=memcpy_dtod_async,
-    )
+    copies = (memcpy_htod, memcpy_htod_async, memcpy_dtoh_async, memcpy_dtod_async)
+    return {copy.__name__: copy for copy in copies}
 
 
 # cuda.bindings --------------------------------------------------------------------------------------------------------
