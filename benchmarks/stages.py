@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.workload import find_graph
+from convert.surgery import captured
 from robustscanner.charset import Charset
 from robustscanner.engine import open_engine
 from robustscanner.preprocess import decode_image, make_batch
 from robustscanner.session import SessionOptions
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto
+    from onnx import ModelProto
 
 STAGES = ("decode picture", "preprocess", "encoder", "decoding steps", "text")
 MEMORY = ("keys", "values", "mask", "position")  # the graph's named tensors between encoder and decoder
@@ -44,10 +45,10 @@ class _Probe:
     """One engine, taken apart."""
 
     def __init__(self, path: Path, options: SessionOptions) -> None:
-        self._session = open_engine(path, options)
-        self._charset = Charset(self._session.spec.charset)
         import onnx
 
+        self._session = open_engine(path, options)
+        self._charset = Charset(self._session.spec.charset)
         graph = find_graph(path)
         self._parts = [open_part(part, options) for part in cut_apart(onnx.load(graph))] if graph else []
 
@@ -92,7 +93,8 @@ def cut_apart(graph: "ModelProto") -> "tuple[ModelProto, ModelProto]":
     encoder = Extractor(graph).extract_model(["images", "valid_width"], list(MEMORY))
     decoder = Extractor(graph).extract_model([*MEMORY, "valid_width"], ["tokens", "scores"])
     held = {tensor.name for tensor in decoder.graph.initializer}
-    read = _read_in_bodies(decoder.graph) - held  # which the extractor does not look into
+    # The extractor does not look into the loop.
+    read = set().union(*map(captured, decoder.graph.node)) - held
     decoder.graph.initializer.extend(tensor for tensor in graph.graph.initializer if tensor.name in read)
     return encoder, decoder
 
@@ -107,11 +109,6 @@ def open_part(part: "ModelProto", options: SessionOptions) -> Run:
     settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
     session = onnxruntime.InferenceSession(part.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, dict(inputs))  # type: ignore[no-any-return]
-
-
-def _read_in_bodies(graph: "GraphProto") -> set[str]:
-    bodies = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
-    return {name for body in bodies for node in body.node for name in node.input}.union(*map(_read_in_bodies, bodies))
 
 
 def _timed(run: Run, inputs: Mapping[str, Any]) -> tuple[float, Sequence[Any]]:

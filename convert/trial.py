@@ -18,6 +18,7 @@ from robustscanner.spec import ModelSpec
 from .calibration import CalibrationSet, Histogram, Inputs, Ranges, collect_histograms
 from .qdq import place
 from .quantize import QuantizeOptions, quantize
+from .surgery import copy_model
 
 _LOGITS = "step_logits"  # added output: the loop's logits, (steps that ran, N, classes)
 _FATAL = 4  # ONNX Runtime's log severity
@@ -138,8 +139,7 @@ class Trials:
 
 def with_logits(model: ModelProto) -> ModelProto:
     """A copy of the whole graph that also gives what each decoding step computed."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
+    copy = copy_model(model)
     loops = [node for node in copy.graph.node if node.op_type == "Loop"]
     if not any(_LOGITS in node.output for node in loops):  # as the CPU's own graph has it
         _collect_logits(loops)

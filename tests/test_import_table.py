@@ -120,6 +120,7 @@ TABLE: dict[str, set[str]] = {
         "rapidocr_onnxruntime",
         "openvino",
     },
+    "benchmarks/stages.py": {"numpy", "onnx", "onnxruntime", "robustscanner", "benchmarks", "convert.surgery"},
     "benchmarks/eager.py": {"torch", "training.checkpoint", "training.model"},
     "benchmarks/charts.py": {"matplotlib"},
     "benchmarks/sections.py": {"matplotlib", "benchmarks", "convert.sensitivity_chart"},
