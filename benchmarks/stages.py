@@ -103,11 +103,11 @@ def open_part(part: "ModelProto", options: SessionOptions) -> Run:
     """Runs a part of a graph with the settings the session itself uses."""
     import onnxruntime  # type: ignore[import-untyped]
 
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads, settings.inter_op_num_threads = options.threads, 1
-    settings.log_severity_level = 4
-    settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
-    session = onnxruntime.InferenceSession(part.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    from robustscanner.onnx_session import native_settings
+
+    session = onnxruntime.InferenceSession(
+        part.SerializeToString(), native_settings(options), providers=["CPUExecutionProvider"]
+    )
     return lambda inputs: session.run(None, dict(inputs))  # type: ignore[no-any-return]
 
 

@@ -57,7 +57,8 @@ class OnnxSession:
         return tokens, scores
 
 
-def _open(path: Path, options: SessionOptions) -> Any:
+def native_settings(options: SessionOptions) -> Any:
+    """The same in ONNX Runtime's own terms."""
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
@@ -65,8 +66,12 @@ def _open(path: Path, options: SessionOptions) -> Any:
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     settings.log_severity_level = _FATAL
     settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
+    return settings
+
+
+def _open(path: Path, options: SessionOptions) -> Any:
     try:
-        return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), native_settings(options), providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no other base class
         raise EngineError(f"{path}: {_explain(error)}") from None
 
