@@ -45,9 +45,9 @@ bench: $(VENV)/bench.done ## everything in benchmarks/results/report.html, measu
 	$(BIN)/python benchmarks/accuracy.py build/edge-fp32.engine build/edge-int8.engine --data $(DATA) \
 	  -o benchmarks/results/accuracy-edge.json
 	$(BIN)/python benchmarks/footprint.py build/edge-int8.engine build/edge-fp32.engine -o benchmarks/results/footprint.json
-	$(BIN)/python benchmarks/layers.py --crops 128 --calib-images 128 -o benchmarks/results/sensitivity-edge.json \
+	$(BIN)/python benchmarks/layer_sensitivity.py --crops 128 --calib-images 128 -o benchmarks/results/sensitivity-edge.json \
 	  --plot benchmarks/results/sensitivity-edge.svg
-	$(BIN)/python benchmarks/gate.py -o benchmarks/results/gate-edge.json
+	$(BIN)/python benchmarks/gate_runs.py -o benchmarks/results/gate-edge.json
 	$(BIN)/python benchmarks/random_checkpoint.py r31 -o build/r31-random.safetensors
 	$(BIN)/python convert/export_onnx.py build/r31-random.safetensors -o build/r31-random.onnx --force
 	$(BIN)/python convert/build_engine.py build/r31-random.onnx --fp32 --backend onnxruntime --calib-images 8 \
@@ -56,7 +56,7 @@ bench: $(VENV)/bench.done ## everything in benchmarks/results/report.html, measu
 	  -o build/r31-int8.engine --force
 	$(BIN)/python benchmarks/latency.py build/r31-int8.engine build/r31-fp32.engine --words 8 --batches 1,8 --rounds 4 \
 	  --seconds 10 -o benchmarks/results/latency-r31.json
-	$(BIN)/python benchmarks/layers.py build/r31-random.onnx --crops 3 --calib-images 8 \
+	$(BIN)/python benchmarks/layer_sensitivity.py build/r31-random.onnx --crops 3 --calib-images 8 \
 	  -o benchmarks/results/sensitivity-r31.json --plot benchmarks/results/sensitivity-r31.svg
 	$(BIN)/python benchmarks/report.py -o benchmarks/results/report.html --markdown benchmarks/results/report.md
 	@echo "look at benchmarks/results/report.html"

@@ -131,7 +131,7 @@ def copy_crops(source: Path, target: Path, crops: "Sequence[LabelledCrop]") -> P
 def read_with(checkpoint: Path, crops: "Sequence[LabelledCrop]") -> list[str]:
     """Texts of the crops, in order."""
     from training.checkpoint import load_checkpoint
-    from training.reader import read_crops
+    from training.evaluation.network_reader import read_crops
 
     model, _ = load_checkpoint(checkpoint)
     return read_crops(model, [crop.path for crop in crops])

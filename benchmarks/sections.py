@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.charts import batch_curve, cost_by_length, latency_against_accuracy, stage_breakdown
 from benchmarks.table import Table, number
-from convert.sensitivity_chart import draw, short_name
+from convert.accuracy.chart import draw, short_name
 
 KINDS = ("compare", "latency", "accuracy", "sensitivity", "gate", "footprint", "native")
 RANDOM = "-random"  # ends the name of a model of `random_checkpoint.py`

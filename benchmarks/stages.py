@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.workload import find_graph
-from convert.surgery import captured
+from convert.graph.edit import captured
 from robustscanner.charset import Charset
 from robustscanner.engine import open_engine
 from robustscanner.preprocess import decode_image, make_batch

@@ -19,17 +19,17 @@ from robustscanner.errors import EngineError, ImageError
 from robustscanner.labels import DataError
 from robustscanner.program import exit_status
 
-from .gate import GateOptions, add_gate_arguments, gate_options
+from .accuracy.gate import GateOptions, add_gate_arguments, gate_options
 from .quantize import QuantizeOptions, add_calibration_arguments, quantize_options, report_unreadable, whole_number
 
 if TYPE_CHECKING:
     from robustscanner.engine import EngineAccuracy, EngineManifest
 
-    from .build_tensorrt import TensorRTOptions
-    from .calibration import CalibrationSet
-    from .product import Product
-    from .source import Source
-    from .tensorrt_library import Library
+    from .engine.product import Product
+    from .engine.source import Source
+    from .int8.calibration import CalibrationSet
+    from .trt.backend import TensorRTOptions
+    from .trt.library import Library
 
 EPILOG = """examples:
   build_engine.py --int8 -o edge-int8.engine                         the shipped model
@@ -76,7 +76,7 @@ def build(options: BuildOptions) -> "EngineManifest":
     Raises:
         RobustScannerError: whatever the user can mend; then nothing was written.
     """
-    from .bundle import writing_bundle
+    from .engine.bundle import writing_bundle
 
     assert options.output is not None
     library = _load_library(options)
@@ -103,7 +103,7 @@ def preview(options: BuildOptions) -> None:
     Raises:
         RobustScannerError: whatever the user can mend.
     """
-    from .build_tensorrt import describe_layers, preview, save_layers
+    from .trt.backend import describe_layers, preview, save_layers
 
     library = _load_library(options)
     if library is None or options.tensorrt is None:
@@ -224,7 +224,7 @@ def _choose_backend(parsed: argparse.Namespace) -> str:
         return "tensorrt-rtx"
     from importlib.util import find_spec
 
-    from .tensorrt_library import has_gpu
+    from .trt.library import has_gpu
 
     found = [name for name in ("tensorrt", "tensorrt-rtx") if find_spec(name.replace("-", "_"))]
     return found[0] if found and has_gpu() else "onnxruntime"
@@ -258,8 +258,8 @@ def _refuse_tensorrt_arguments(parsed: argparse.Namespace) -> None:
 def _tensorrt_options(parsed: argparse.Namespace, quantize: QuantizeOptions) -> "TensorRTOptions":
     from robustscanner.engine import BatchRange
 
-    from .build_tensorrt import TensorRTOptions
-    from .tensorrt_builder import BuilderOptions
+    from .trt.backend import TensorRTOptions
+    from .trt.builder import BuilderOptions
 
     if quantize.reduce_range:
         raise EngineError("--reduce-range: is for x86 CPUs and does nothing with TensorRT; leave it out")
@@ -298,8 +298,8 @@ def _load_library(options: BuildOptions) -> "Library | None":
     """The TensorRT that is to build, after a look whether it can; None for ONNX Runtime."""
     if options.tensorrt is None:
         return None
-    from .tensorrt_builder import check_options
-    from .tensorrt_library import load_library
+    from .trt.builder import check_options
+    from .trt.library import load_library
 
     library, wanted = load_library(options.backend), options.tensorrt
     check_options(library, wanted.builder, calibrator=wanted.calibrator, timing_cache=wanted.timing_cache is not None)
@@ -309,8 +309,8 @@ def _load_library(options: BuildOptions) -> "Library | None":
 def _load(options: BuildOptions, scratch: Path) -> "tuple[Source, CalibrationSet]":
     from robustscanner.engine import default_engine
 
-    from .calibration import load_calibration
-    from .source import load_source
+    from .engine.source import load_source
+    from .int8.calibration import load_calibration
 
     source = load_source(options.model or default_engine(), scratch)
     calibration = load_calibration(options.calib_data, source.spec.input, images=options.calib_images)
@@ -321,14 +321,14 @@ def _load(options: BuildOptions, scratch: Path) -> "tuple[Source, CalibrationSet
 def _make(
     source: "Source", calibration: "CalibrationSet", library: "Library | None", options: BuildOptions, folder: Path
 ) -> "Product":
-    from . import build_onnxruntime
+    from .cpu.backend import make as make_for_cpu
 
     if library is None or options.tensorrt is None:
         chosen = options.quantize if options.precision == "int8" else None
-        return build_onnxruntime.make(source, calibration, chosen, folder)
-    from . import build_tensorrt
+        return make_for_cpu(source, calibration, chosen, folder)
+    from .trt.backend import make as make_for_tensorrt
 
-    return build_tensorrt.make(source, calibration, library, options.tensorrt, folder)
+    return make_for_tensorrt(source, calibration, library, options.tensorrt, folder)
 
 
 def _make_and_measure(
@@ -341,7 +341,7 @@ def _make_and_measure(
 
 def _mend(source: "Source", calibration: "CalibrationSet", options: BuildOptions) -> BuildOptions:
     """The same, with more layers in FP32."""
-    from .gate import repair
+    from .accuracy.gate import repair
 
     assert options.gate is not None
     chosen = repair(source, calibration, options.quantize, options.gate, for_tensorrt=options.tensorrt is not None)
@@ -359,7 +359,7 @@ def _write_manifest(
 ) -> "EngineManifest":
     from robustscanner.engine import MANIFEST_NAME, EngineManifest, file_sha256, read_manifest
 
-    from .artefact import file_step
+    from .graph.model_file import file_step
 
     build_step = file_step("build", "convert/build_engine.py", source.path)
     manifest = EngineManifest(

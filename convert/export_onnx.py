@@ -47,8 +47,8 @@ def export(checkpoint: Path, output: Path, *, fold_values: bool, force: bool) ->
     """
     from training.checkpoint import load_checkpoint, load_ranges
 
-    from .artefact import file_step, prepare_output, save_model, with_metadata
-    from .graph import build_graph, compare, simplify
+    from .graph.export import build_graph, compare, simplify
+    from .graph.model_file import file_step, prepare_output, save_model, with_metadata
 
     prepare_output(output, force=force)
     model, history = load_checkpoint(checkpoint)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from robustscanner.spec import ModelSpec
     from training.model.robustscanner import RobustScanner
 
-    from .dictionary import Dictionary
-    from .foreign import Layout
-    from .weight_file import WeightFile
+    from .foreign.dictionary import Dictionary
+    from .foreign.layouts import Layout
+    from .foreign.weight_file import WeightFile
 
 EPILOG = """examples:
   import_checkpoint.py rec_r31_robustscanner.tar -o r31.safetensors     PaddleOCR; or best_accuracy.pdparams
@@ -57,8 +57,8 @@ def import_checkpoint(options: ImportOptions) -> None:
     """
     from robustscanner.output import check_output
 
-    from .dictionary import read_dictionary
-    from .weight_file import open_weight_file
+    from .foreign.dictionary import read_dictionary
+    from .foreign.weight_file import open_weight_file
 
     save_checkpoint = _workshop()
     check_output(options.output, force=options.force)
@@ -70,7 +70,7 @@ def import_checkpoint(options: ImportOptions) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> ImportOptions:
-    from .foreign import PROJECTS
+    from .foreign.layouts import PROJECTS
 
     parser = argparse.ArgumentParser(
         prog="import_checkpoint.py",
@@ -109,8 +109,8 @@ def _convert(
     """The model with their weights, and a line for its history."""
     from robustscanner.spec import ModelSpec
 
-    from .dictionary import choose_dictionary
-    from .foreign import check_names, check_shapes, count_characters, describe, find_state, recognise
+    from .foreign.dictionary import choose_dictionary
+    from .foreign.layouts import check_names, check_shapes, count_characters, describe, find_state, recognise
 
     state, where = find_state(file.tree)
     ours = _shapes(ModelSpec("r31"))
@@ -130,7 +130,7 @@ def _shapes(spec: "ModelSpec") -> dict[str, tuple[int, ...]]:
 
     from training.model.robustscanner import RobustScanner
 
-    from .foreign import COUNTER
+    from .foreign.layouts import COUNTER
 
     with torch.device("meta"):
         tensors = RobustScanner(spec).state_dict()
@@ -142,7 +142,7 @@ def _fill(file: "WeightFile", state: dict[str, Any], layout: "Layout", spec: "Mo
 
     from training.model.robustscanner import RobustScanner
 
-    from .foreign import COUNTER, to_ours
+    from .foreign.layouts import COUNTER, to_ours
 
     with torch.device("meta"):
         model = RobustScanner(spec)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from robustscanner.spec import ModelSpec
 
-    from .calibration import CalibrationSet, Collect, Ranges
-    from .qdq import Placement
+    from .int8.calibration import CalibrationSet, Collect, Ranges
+    from .int8.qdq_onnxruntime import Placement
 
 EPILOG = """examples:
   python convert/quantize.py edge.onnx -o edge-int8.onnx
@@ -80,9 +80,9 @@ def quantize(
     Raises:
         EngineError: an exclude pattern that matches nothing, or nothing left to quantise.
     """
-    from .calibration import collect_ranges
-    from .qdq import place, write_qdq
-    from .qdq_tensorrt import readers_in_8_bits, write_qdq_tensorrt
+    from .int8.calibration import collect_ranges
+    from .int8.qdq_onnxruntime import place, write_qdq
+    from .int8.qdq_tensorrt import readers_in_8_bits, write_qdq_tensorrt
 
     placement = place(model.graph, options.exclude)
     _check_patterns(options.exclude, placement, [node.name for node in model.graph.node])
@@ -116,7 +116,7 @@ def load_float_model(path: Path) -> "tuple[ModelProto, ModelSpec, list[dict[str,
     from robustscanner.engine import open_engine
     from robustscanner.session import SessionOptions
 
-    from .artefact import load_model
+    from .graph.model_file import load_model
 
     model, spec, history = load_model(path)
     _check_graph(model, path)
@@ -177,8 +177,8 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from .artefact import file_step, prepare_output, save_model, with_metadata
-    from .calibration import load_calibration
+    from .graph.model_file import file_step, prepare_output, save_model, with_metadata
+    from .int8.calibration import load_calibration
 
     output = arguments.output
     prepare_output(output, force=arguments.force)
@@ -209,8 +209,8 @@ def describe(result: Quantized) -> str:
 
 def _trained_ranges(model: "ModelProto", tensors: Sequence[str], pooled: Mapping[str, str]) -> "Ranges":
     """What quantisation-aware training left in the model; a max pooling has the range of what it pools."""
-    from .artefact import trained_ranges
-    from .calibration import Ranges
+    from .graph.model_file import trained_ranges
+    from .int8.calibration import Ranges
 
     known = trained_ranges(model)
     if missing := [name for name in tensors if pooled.get(name, name) not in known]:

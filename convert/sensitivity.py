@@ -17,8 +17,8 @@ from robustscanner.program import exit_status
 from .quantize import CALIB_DATA, MEASURED, METHODS
 
 if TYPE_CHECKING:
-    from .source import Source
-    from .trial import Trial, Trials
+    from .accuracy.trial import Trial, Trials
+    from .engine.source import Source
 
 EPILOG = """examples:
   python convert/sensitivity.py -o edge-layers.json --plot edge-layers.svg        the shipped model
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None, *, about: Mapping[str, Any] | N
 
 def examine(trials: "Trials", max_drop_points: float, methods: Sequence[str]) -> Row:
     """All tables of one model."""
-    from .gate import choose_float_layers, rank_layers, try_alone
+    from .accuracy.gate import choose_float_layers, rank_layers, try_alone
 
     alone = try_alone(trials)
     ranking = rank_layers(alone)
@@ -99,8 +99,8 @@ def _run(parsed: argparse.Namespace, about: Mapping[str, Any]) -> None:
     from robustscanner.engine import default_engine
     from robustscanner.output import replacing
 
-    from .artefact import prepare_output
-    from .source import load_source
+    from .engine.source import load_source
+    from .graph.model_file import prepare_output
 
     for path in filter(None, (parsed.output, parsed.plot)):
         prepare_output(path, force=True)
@@ -114,15 +114,15 @@ def _run(parsed: argparse.Namespace, about: Mapping[str, Any]) -> None:
         with replacing(parsed.output, force=True) as temporary:
             temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if parsed.plot:
-        from .sensitivity_chart import draw
+        from .accuracy.chart import draw
 
         draw(result).savefig(parsed.plot)
 
 
 def _open_trials(source: "Source", parsed: argparse.Namespace) -> "Trials":
-    from .calibration import load_calibration
+    from .accuracy.trial import Trials
+    from .int8.calibration import load_calibration
     from .quantize import QuantizeOptions, report_unreadable
-    from .trial import Trials
 
     calibration = load_calibration(parsed.calib_data, source.spec.input, images=parsed.calib_images)
     report_unreadable(calibration)

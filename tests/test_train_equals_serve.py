@@ -13,7 +13,7 @@ from robustscanner.labels import read_labels
 from robustscanner.metrics import score_words
 from robustscanner.recognizer import Recognizer
 from training.checkpoint import load_checkpoint
-from training.reader import read_crops
+from training.evaluation.network_reader import read_crops
 
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "runtime" / "robustscanner" / "models"

@@ -14,7 +14,7 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
 from robustscanner.program import exit_status
 
 if TYPE_CHECKING:
-    from training.evaluation import Reader, SetResult
+    from training.evaluation.scores import Reader, SetResult
 
 EPILOG = """protocols: the whole word must be right; characters outside the protocol's set do not count,
 and words whose labels are empty then are left out.
@@ -64,7 +64,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from robustscanner.output import check_output
     from training.data.crop_set import open_crop_set
     from training.data.record import describe_skipped
-    from training.evaluation import read_set
+    from training.evaluation.scores import read_set
 
     if arguments.sheet:
         check_output(arguments.sheet, force=arguments.force)
@@ -117,7 +117,7 @@ def network_reader(checkpoint: Path) -> "Reader":
 
 def make_report(arguments: argparse.Namespace, results: "Sequence[SetResult]") -> Row:
     """All figures, shares 0…1: by set, and over the sets, which weigh the same in `mean`."""
-    from training.evaluation import confusion_rows, mean_row
+    from training.evaluation.scores import confusion_rows, mean_row
 
     rows = {str(result.crops.path): result.row() for result in results}
     means = {"mean": mean_row(list(rows.values())), "weighted_mean": mean_row(list(rows.values()), weighted=True)}
@@ -158,7 +158,7 @@ def draw_worst(results: "Sequence[SetResult]", arguments: argparse.Namespace) ->
 
     from robustscanner.output import replacing
     from robustscanner.sheet import Cell, draw_sheet, encode_sheet
-    from training.evaluation import worst_words
+    from training.evaluation.scores import worst_words
 
     words = worst_words(results, arguments.worst)
     if not words:

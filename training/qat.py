@@ -1,4 +1,4 @@
-"""Quantisation-aware training: the backbone computes with the 8 bits that convert/qdq.py will write.
+"""Quantisation-aware training: the backbone computes with the 8 bits that convert/int8 will write.
 
 Weights int8 per output channel, activations uint8 per tensor, both rounded in the forward pass and passed straight
 through in the backward one (arXiv:1712.05877). The encoder's and the decoder's convolutions stay float, as there.
@@ -23,7 +23,8 @@ class Quantisation(nn.Module):
     """Turns a trained model into one that rounds, and knows the ranges of its activations.
 
     Batch normalisation is folded into the convolutions first and becomes an identity with a bias, so that what is
-    rounded here is what the exporter folds and convert/qdq.py rounds. The model's tensors keep their names and shapes.
+    rounded here is what the exporter folds and convert/int8 rounds.
+    The model's tensors keep their names and shapes.
     """
 
     def __init__(self, model: RobustScanner) -> None:
@@ -131,7 +132,7 @@ def _round_weights(backbone: nn.Module) -> None:
 def _sites(module: nn.Module, scope: str) -> Iterator[tuple[str, nn.Module]]:
     """Modules whose outputs pass through 8 bits, by the name of that tensor in the exported graph.
 
-    These are the tensors that `place` of convert/qdq.py chooses: outputs of ReLUs, and of the convolutions that a
+    These are the tensors that `place` of convert/int8 chooses: outputs of ReLUs, and of the convolutions that a
     residual sum reads.
     """
     if isinstance(module, nn.ReLU):

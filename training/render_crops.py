@@ -47,7 +47,7 @@ def render(arguments: argparse.Namespace) -> None:
 
     from robustscanner.labels import DataError
     from robustscanner.spec import DICT90
-    from training.data.synth import WordSynthesizer
+    from training.data.render.synth import WordSynthesizer
 
     images = arguments.output / "images"
     if (arguments.output / "labels.tsv").exists() and not arguments.force:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from training.config import TrainConfig
-    from training.data.source import Source
     from training.data.stream import MixedStream
+    from training.data.word_source import Source
     from training.distributed import Processes
     from training.trainer import Trainer
 
@@ -107,9 +107,9 @@ def _train(
     from tqdm import tqdm  # type: ignore[import-untyped]
     from tqdm.contrib.logging import logging_redirect_tqdm  # type: ignore[import-untyped]
 
-    from training.data.source import held_out_crops
+    from training.data.word_source import held_out_crops
     from training.distill import load_teacher
-    from training.report import Report
+    from training.progress import Report
     from training.trainer import Trainer
 
     sources = _sources(arguments, config)
@@ -137,7 +137,7 @@ def _sources(arguments: argparse.Namespace, config: "TrainConfig") -> "list[Sour
     """What to train on; of --crops, every crop is as likely as any other."""
     from training.config import ConfigError
     from training.data.folder import read_labels
-    from training.data.source import Source
+    from training.data.word_source import Source
 
     if arguments.data and (arguments.words or arguments.crops):
         raise ConfigError("--data: says where all words come from; leave out --words and --crops")
@@ -170,7 +170,7 @@ def _start_logging(arguments: argparse.Namespace, processes: "Processes") -> Non
 def _open_folder(arguments: argparse.Namespace, trainer: "Trainer") -> Any:
     """Makes the folder ready for a new or a resumed run; returns what writes for TensorBoard, if wanted."""
     from training.config import save_config
-    from training.report import open_board
+    from training.progress import open_board
 
     folder = trainer.folder
     if arguments.resume:
@@ -187,8 +187,8 @@ def _open_folder(arguments: argparse.Namespace, trainer: "Trainer") -> Any:
 
 
 def _open_stream(sources: "list[Source]", config: "TrainConfig", processes: "Processes") -> "MixedStream":
-    from training.data.source import open_sources
     from training.data.stream import MixedStream
+    from training.data.word_source import open_sources
 
     return MixedStream(
         config.spec,

@@ -23,12 +23,12 @@ from training.data.stream import Batch
 from training.distill import teach
 from training.distributed import Processes, share_batch_norm
 from training.ema import Average
-from training.finetune import inherit
+from training.evaluation.network_reader import read_crops
+from training.inherit import inherit
 from training.learner import Learner
 from training.model.robustscanner import RobustScanner
+from training.progress import Report
 from training.qat import OBSERVED_SHARE
-from training.reader import read_crops
-from training.report import Report
 from training.run_folder import RunFolder
 from training.schedule import learning_rate
 

@@ -216,7 +216,7 @@ def _open_onnxruntime(path: Path, options: SessionOptions) -> Session:
 
 
 def _open_tensorrt(folder: Path, manifest: EngineManifest, options: SessionOptions) -> Session:
-    from robustscanner.tensorrt_session import TensorRTSession, host_facts
+    from robustscanner.gpu.tensorrt_session import TensorRTSession, host_facts
 
     for name in (ENCODER_NAME, DECODER_NAME):
         if name not in manifest.files:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compare, gate, latency, layers, report
+from benchmarks import compare, gate_runs, latency, layer_sensitivity, report
 from benchmarks.table import Table, number
 
 from .conftest import TINY
@@ -22,8 +22,8 @@ def results(tmp_path_factory: pytest.TempPathFactory, crops: Path, int8_engine: 
     assert latency.main([*engines, "--crops", data, "--words", "8", *quick, "-o", str(folder / "l.json")]) == 0
     assert accuracy.main([*engines, "--data", data, "-o", str(folder / "a.json")]) == 0
     arguments = [str(TINY), "--calib-data", data, "--crops", "4", "-o", str(folder / "s.json")]
-    assert layers.main(arguments) == 0
-    assert gate.main([str(TINY), "--calib-data", data, "--max-drop", "0", "-o", str(folder / "g.json")]) == 0
+    assert layer_sensitivity.main(arguments) == 0
+    assert gate_runs.main([str(TINY), "--calib-data", data, "--max-drop", "0", "-o", str(folder / "g.json")]) == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compare, "DEFAULT_PEERS", ())
         assert compare.main([*engines, "--data", data, *quick, "-o", str(folder / "c.json")]) == 0

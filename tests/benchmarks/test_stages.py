@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.stages import MEMORY, cut_apart, open_part
-from convert.artefact import load_model
-from convert.cpu_graph import for_cpu
+from convert.cpu.graph import for_cpu
+from convert.graph.model_file import load_model
 from robustscanner.session import SessionOptions
 
 from .conftest import TINY

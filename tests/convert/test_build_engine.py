@@ -14,8 +14,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from convert import build_engine, bundle
+from convert import build_engine
 from convert.build_engine import main
+from convert.engine import bundle
 from robustscanner.engine import file_sha256, read_manifest
 from robustscanner.output import OutputError
 from robustscanner.recognizer import Recognizer
@@ -104,7 +105,7 @@ def test_checkpoint_without_torch_says_what_is_missing(
     arguments: list[str], target: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [
-        name for name in sys.modules if name.split(".")[0] in ("torch", "training") or name == "convert.graph"
+        name for name in sys.modules if name.split(".")[0] in ("torch", "training") or name == "convert.graph.export"
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)

@@ -13,9 +13,9 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.utils import Extractor
 
-from convert.artefact import load_model
-from convert.calibration import Ranges, load_calibration
-from convert.qdq import activation_step, place, weight_steps, write_qdq
+from convert.graph.model_file import load_model
+from convert.int8.calibration import Ranges, load_calibration
+from convert.int8.qdq_onnxruntime import activation_step, place, weight_steps, write_qdq
 from convert.quantize import DEFAULT_EXCLUDE, Quantized, QuantizeOptions, load_float_model, quantize
 from robustscanner.errors import EngineError
 from robustscanner.spec import InputSpec

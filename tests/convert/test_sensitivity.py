@@ -8,10 +8,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from convert.calibration import Histogram, load_calibration
+from convert.accuracy.trial import Trials, with_logits
+from convert.engine.source import load_source
+from convert.int8.calibration import Histogram, load_calibration
 from convert.sensitivity import main
-from convert.source import load_source
-from convert.trial import Trials, with_logits
 from robustscanner.errors import EngineError
 from robustscanner.spec import InputSpec
 

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from fake_gpu import FakeGpu, installed, plan
 
-from convert.split import split
+from convert.graph.split import split
 from robustscanner import Recognizer
 from robustscanner.engine import BatchRange, EngineManifest, check_host, file_sha256, open_engine
 from robustscanner.errors import EngineError

@@ -14,7 +14,7 @@ from robustscanner.spec import CharsetSpec, InputSpec, ModelSpec, NetworkSpec
 from training.config import TrainConfig
 from training.data.folder import LabelledCrop
 from training.data.stream import Batch
-from training.report import Report
+from training.progress import Report
 from training.trainer import Trainer
 
 BASE = {"name": "small", "characters": "0123456789ab", "precision": "fp32", "batch_size": 4, "max_length": 8}

@@ -13,13 +13,13 @@ from robustscanner.metrics import Accuracy, edit_distance, normalise
 from robustscanner.preprocess import Image, load_image
 from robustscanner.recognizer import Reading
 from tests.training.crop_sets import make_folder
-from training.confusion import Confusion, align, count_confusions
 from training.data.crop_set import open_crop_set
 from training.data.folder import FolderSet
 from training.data.lmdb_set import write_lmdb
 from training.evaluate import main
-from training.evaluation import Reader, confusion_rows, mean_row, read_set, worst_words
-from training.protocols import CASE_INSENSITIVE, CASE_SENSITIVE, WITH_SYMBOLS
+from training.evaluation.confusion import Confusion, align, count_confusions
+from training.evaluation.protocols import CASE_INSENSITIVE, CASE_SENSITIVE, WITH_SYMBOLS
+from training.evaluation.scores import Reader, confusion_rows, mean_row, read_set, worst_words
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "runtime" / "robustscanner" / "models"

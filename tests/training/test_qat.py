@@ -8,13 +8,13 @@ import onnxruntime
 import pytest
 import torch
 
-from convert.artefact import load_model
-from convert.calibration import CalibrationSet, Ranges
 from convert.export_onnx import export
-from convert.graph import build_graph, simplify
-from convert.qdq import place, write_qdq
+from convert.graph.export import build_graph, simplify
+from convert.graph.model_file import load_model
+from convert.graph.split import split
+from convert.int8.calibration import CalibrationSet, Ranges
+from convert.int8.qdq_onnxruntime import place, write_qdq
 from convert.quantize import DEFAULT_EXCLUDE, QuantizeOptions, quantize
-from convert.split import split
 from robustscanner.errors import EngineError
 from tests.training.small import make_batch, make_crops, run, small_config
 from training.checkpoint import load_checkpoint, load_ranges, save_checkpoint

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from training.data.degrade import DegradeOptions, degrade
+from training.data.render.degrade import DegradeOptions, degrade
 
 
 @dataclass(frozen=True)

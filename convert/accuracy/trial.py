@@ -1,0 +1,174 @@
+"""Tries out which convolutions may compute in 8 bits: reads labelled crops with some of them quantised."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime  # type: ignore[import-untyped]
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from robustscanner.charset import Charset
+from robustscanner.errors import EngineError
+from robustscanner.metrics import score_words
+from robustscanner.spec import ModelSpec
+
+from ..graph.edit import copy_model
+from ..int8.calibration import CalibrationSet, Histogram, Inputs, Ranges, collect_histograms
+from ..int8.qdq_onnxruntime import place
+from ..quantize import QuantizeOptions, quantize
+
+_LOGITS = "step_logits"  # added output: the loop's logits, (steps that ran, N, classes)
+_FATAL = 4  # ONNX Runtime's log severity
+
+Logits = npt.NDArray[np.float32]  # (T, classes) of one word, the end token's included
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How the crops were read with some layers in 8 bits."""
+
+    rate: float  # words that are right, 0…1
+    agreement: float  # words that read as in FP32, right or wrong, 0…1
+    divergence: float  # of the characters' probabilities from FP32's: Kullback-Leibler, nats, mean of all characters
+
+    def drop_points(self, base: "Trial") -> float:
+        """Percentage points of words lost; negative when some were won."""
+        return 100 * (base.rate - self.rate)
+
+
+@dataclass(frozen=True)
+class _Word:
+    text: str
+    logits: Logits
+
+
+class Trials:
+    """One float model, the crops its ranges come from, and the crops it is tried on.
+
+    Runs on the CPU whatever the engine is for: with Q/DQ nodes as ONNX Runtime has them, or as TensorRT has them, in
+    float types otherwise. Ranges are measured once.
+    """
+
+    def __init__(
+        self,
+        model: ModelProto,
+        spec: ModelSpec,
+        calibration: CalibrationSet,
+        crops: CalibrationSet,
+        options: QuantizeOptions = QuantizeOptions(exclude=()),
+        *,
+        for_tensorrt: bool = False,
+        reference: ModelProto | None = None,
+    ) -> None:
+        """Takes the model to quantise, and as `reference` the one to hold it against where that is another graph."""
+        self._reference = reference or model
+        self._model, self._spec, self._charset = model, spec, Charset(spec.charset)
+        self._calibration, self._crops, self._options, self._for_tensorrt = calibration, crops, options, for_tensorrt
+        self._labels = [crop.label for crop in crops.crops]
+        self.words = len(self._labels)
+        self._histograms: dict[str, Histogram] = {}
+        self.layers = place(model.graph, options.exclude).convolutions  # that may be quantised, in the graph's order
+
+    def on(self, crops: CalibrationSet) -> "Trials":
+        """The same layers and ranges, tried on other crops."""
+        other = Trials(
+            self._model,
+            self._spec,
+            self._calibration,
+            crops,
+            self._options,
+            for_tensorrt=self._for_tensorrt,
+            reference=self._reference,
+        )
+        other._histograms = self._histograms
+        return other
+
+    @cached_property
+    def base(self) -> Trial:
+        """The reference as it is."""
+        return self._judge(self._float_words)
+
+    def run(self, float_layers: Collection[str], *, method: str | None = None) -> Trial:
+        """All layers in 8 bits but those named, which must be some of `layers`."""
+        if not set(self.layers) - set(float_layers):
+            return self.base
+        exclude = (*self._options.exclude, *map(exact_pattern, float_layers))
+        options = replace(self._options, exclude=exclude, method=method or self._options.method)
+        quantised = quantize(
+            self._model, self._calibration, options, for_tensorrt=self._for_tensorrt, collect=self._collect
+        )
+        return self._judge(self._read(quantised.model))
+
+    @cached_property
+    def _float_words(self) -> list[_Word]:
+        return self._read(self._reference)
+
+    def _collect(
+        self, model: ModelProto, tensors: Sequence[str], batches: Iterable[Inputs], *, method: str, images: int
+    ) -> Ranges:
+        if missing := [name for name in tensors if name not in self._histograms]:
+            self._histograms |= collect_histograms(model, missing, batches, images=images)
+        return Ranges(method, images, {name: self._histograms[name].limits(method) for name in tensors})
+
+    def _read(self, model: ModelProto) -> list[_Word]:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _FATAL
+        data = with_logits(model).SerializeToString()
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        words: list[_Word] = []
+        for batch in self._crops.batches():
+            tokens, scores, logits = session.run(["tokens", "scores", _LOGITS], dict(batch))
+            words += self._words(tokens, scores, logits)
+        return words
+
+    def _words(self, tokens: Any, scores: Any, logits: Any) -> Iterator[_Word]:
+        for row in range(len(tokens)):
+            text, _ = self._charset.decode(tokens[row], scores[row])
+            yield _Word(text, logits[: len(text) + 1, row])
+
+    def _judge(self, words: Sequence[_Word]) -> Trial:
+        pairs = list(zip(self._float_words, words, strict=True))
+        score = score_words([word.text for word in words], self._labels)
+        kept = [_divergences(before.logits, after.logits) for before, after in pairs]
+        alike = sum(before.text == after.text for before, after in pairs)
+        return Trial(score.rate, alike / len(pairs), float(np.concatenate(kept).mean()))
+
+
+def with_logits(model: ModelProto) -> ModelProto:
+    """A copy of the whole graph that also gives what each decoding step computed."""
+    copy = copy_model(model)
+    loops = [node for node in copy.graph.node if node.op_type == "Loop"]
+    if not any(_LOGITS in node.output for node in loops):  # as the CPU's own graph has it
+        _collect_logits(loops)
+    copy.graph.output.append(helper.make_tensor_value_info(_LOGITS, TensorProto.FLOAT, None))
+    return copy
+
+
+def _collect_logits(loops: Sequence[NodeProto]) -> None:
+    bodies = [attribute.g for node in loops for attribute in node.attribute if attribute.name == "body"]
+    if len(bodies) != 1 or not any("logits" in node.output for node in bodies[0].node):
+        raise EngineError("the graph has no decoding loop with logits; export the model again with export_onnx.py")
+    bodies[0].output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, None))
+    loops[0].output.append(_LOGITS)
+
+
+def _divergences(before: Logits, after: Logits) -> npt.NDArray[np.float64]:
+    """Of each character up to and including the first that differs: behind it, both answer different questions."""
+    length = min(len(before), len(after))
+    differs = before[:length].argmax(1) != after[:length].argmax(1)
+    length = int(differs.argmax()) + 1 if differs.any() else length
+    p, q = _log_softmax(before[:length]), _log_softmax(after[:length])
+    return np.asarray((np.exp(p) * (p - q)).sum(1))  # (T,)
+
+
+def _log_softmax(logits: Logits) -> npt.NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
+
+
+def exact_pattern(name: str) -> str:
+    """What `--exclude` takes, made so that only this name fits."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)

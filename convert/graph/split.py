@@ -1,0 +1,199 @@
+"""One graph into two: the encoder, which runs once a batch, and one decoding step, which TensorRT repeats in place.
+
+The step keeps everything that changes in tensors of its own, `X` in and `X_next` out, so that a runtime repeats it by
+swapping two buffers, without looking at anything until all rows have ended.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx.utils import Extractor
+
+from robustscanner.errors import EngineError
+from robustscanner.spec import ModelSpec
+
+from .edit import drop_value_info, set_nodes
+
+MEMORY = ("keys", "values", "mask", "position")  # the named tensors between encoder and decoder
+STATE = ("tokens", "scores", "step", "token", "running", "h0", "c0", "h1", "c1")  # what a step changes
+
+_EXPORT_AGAIN = "export the model again with convert/export_onnx.py"
+_IR_VERSION = 8  # the newest that TensorRT 8.5's parser knows
+
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+# One character for every row; the counterpart of the loop's body in graph.py, written for launches instead of CPU
+# nodes: three dimensions throughout, no reshaping; values arrive multiplied by the fusion layer's weights.
+_STEP = """
+step (float[N, D, P] keys, float[N, P, F] values, float[N, 1, P] mask, float[N, T, F] position,
+      int32[N, T] tokens, float[N, T] scores, int32[1] step, int32[N] token, int32[N] running,
+      float[N, D] h0, float[N, D] c0, float[N, D] h1, float[N, D] c1)
+  => (int32[N, T] tokens_next, float[N, T] scores_next, int32[1] step_next, int32[N] token_next, int32[N] running_next,
+      float[N, D] h0_next, float[N, D] c0_next, float[N, D] h1_next, float[N, D] c1_next, int32[1] going) {
+  embedded = Gather (table, token)
+  recalled0 = MatMul (h0, hidden0)
+  gates0 = Add (recalled0, embedded)
+  open0, new0 = Split <axis = -1> (gates0, gate_split)
+  open0s = Sigmoid (open0)
+  new0t = Tanh (new0)
+  in0, forget0, out0 = Split <axis = -1> (open0s, open_split)
+  kept0 = Mul (forget0, c0)
+  added0 = Mul (in0, new0t)
+  c0_next = Add (kept0, added0)
+  c0t = Tanh (c0_next)
+  h0_next = Mul (out0, c0t)
+
+  both = Concat <axis = -1> (h0_next, h1)
+  recalled1 = MatMul (both, hidden1)
+  gates1 = Add (recalled1, bias1)
+  open1, new1 = Split <axis = -1> (gates1, gate_split)
+  open1s = Sigmoid (open1)
+  new1t = Tanh (new1)
+  in1, forget1, out1 = Split <axis = -1> (open1s, open_split)
+  kept1 = Mul (forget1, c1)
+  added1 = Mul (in1, new1t)
+  c1_next = Add (kept1, added1)
+  c1t = Tanh (c1_next)
+  h1_next = Mul (out1, c1t)
+
+  query = Unsqueeze (h1_next, axis1)
+  similarity = MatMul (query, keys)
+  masked = Add (similarity, mask)
+  attention = Softmax <axis = -1> (masked)
+  glimpse = MatMul (attention, values)
+  here = Gather <axis = 1> (position, step)
+  fused = Add (glimpse, here)
+  content, gate = Split <axis = -1> (fused, glu_split)
+  gate_open = Sigmoid (gate)
+  gated = Mul (content, gate_open)
+  classified = MatMul (gated, classifier)
+  logits = Add (classified, classifier_bias)
+  probabilities = Softmax <axis = -1> (logits)
+  best = ArgMax <axis = -1, keepdims = 0> (logits)
+  said = Cast <to = 6> (best)
+  certainty = ReduceMax <axes = [-1], keepdims = 0> (probabilities)
+
+  is_here = Equal (columns, step)
+  was_running = Unsqueeze (running, axis1)
+  runs = Cast <to = 9> (was_running)
+  said_until_end = Where (runs, said, pad)
+  sure_until_end = Where (runs, certainty, certain)
+  tokens_next = Where (is_here, said_until_end, tokens)
+  scores_next = Where (is_here, sure_until_end, scores)
+  token_next = Squeeze (said, axis1)
+  ends_now = Equal (token_next, end)
+  running_next = Where (ends_now, stopped, running)
+  running_float = Cast <to = 1> (running_next)
+  any_running = ReduceMax <axes = [0], keepdims = 1> (running_float)
+  going = Cast <to = 6> (any_running)
+  step_next = Add (step, one)
+}
+"""
+
+
+def split(model: ModelProto, spec: ModelSpec) -> tuple[ModelProto, ModelProto]:
+    """Encoder and decoding step of a whole graph, in float32 and the model's opset.
+
+    Returns:
+        the encoder: `images`, `valid_width` -> `keys` (N, D, P), `values` (N, P, 2C), `mask` (N, 1, P), `position`
+        (N, T, 2C); and the step: those and STATE -> each of STATE with `_next`, and `going`, 1 while any row runs.
+
+    Raises:
+        EngineError: the graph lacks a tensor or weight that an export of this kit has.
+    """
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    encoder = _encoder(model, weights)
+    return encoder, _decoder(weights, spec, encoder.graph.output)
+
+
+def _encoder(model: ModelProto, weights: Arrays) -> ModelProto:
+    made = {name for node in model.graph.node for name in node.output}
+    if missing := [name for name in MEMORY if name not in made]:
+        raise EngineError(f"the graph has no tensor {missing[0]!r} to be split at; {_EXPORT_AGAIN}")
+    encoder = Extractor(model).extract_model(["images", "valid_width"], list(MEMORY))
+    encoder.graph.name, encoder.ir_version = "encoder", _IR_VERSION
+    encoder.metadata_props.extend(model.metadata_props)
+    _inline_constants(encoder.graph)
+    _cast_pixels_first(encoder.graph)
+    if "fusion" in weights:
+        _fold_values(encoder.graph, weights["fusion"])
+    return encoder
+
+
+def _inline_constants(graph: GraphProto) -> None:
+    """Turns Constant nodes into initializers, which the tools behind this one look for."""
+    constants = [node for node in graph.node if node.op_type == "Constant"]
+    for node in constants:
+        tensor = TensorProto()
+        tensor.CopyFrom(node.attribute[0].t)
+        tensor.name = node.output[0]
+        graph.initializer.append(tensor)
+        graph.node.remove(node)
+
+
+def _cast_pixels_first(graph: GraphProto) -> None:
+    """TensorRT takes bytes in through its door and wants them cast there: Transpose, Cast becomes Cast, Transpose."""
+    move, cast = graph.node[0], graph.node[1]
+    if move.op_type != "Transpose" or cast.op_type != "Cast" or cast.input[0] != move.output[0]:
+        raise EngineError(f"the graph does not begin with Transpose and Cast of its pixels; {_EXPORT_AGAIN}")
+    middle, end = move.output[0], cast.output[0]
+    cast.input[0], cast.output[0], move.input[0], move.output[0] = move.input[0], middle, middle, end
+    set_nodes(graph, [cast, move, *list(graph.node)[2:]])
+    drop_value_info(graph, middle)
+
+
+def _fold_values(graph: GraphProto, fusion: npt.NDArray[np.generic]) -> None:
+    """W · Σ aᵢvᵢ = Σ aᵢ(W · vᵢ): one matrix product for all steps instead of a launch in each."""
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["features" if name == "values" else name for name in names]
+    drop_value_info(graph, "values")
+    next(value for value in graph.output if value.name == "values").type.tensor_type.shape.dim[
+        2
+    ].dim_value = fusion.shape[1]
+    graph.initializer.append(numpy_helper.from_array(fusion, "fusion"))
+    graph.node.append(helper.make_node("MatMul", ["features", "fusion"], ["values"], "values"))
+
+
+def _decoder(weights: Arrays, spec: ModelSpec, memory: Iterable[onnx.ValueInfoProto]) -> ModelProto:
+    charset, steps, hidden = spec.charset, spec.network.max_length, spec.network.hidden_size
+    try:
+        trained = {name: weights[name] for name in ("table", "hidden0", "hidden1", "bias1")}
+        trained |= {name: weights[name] for name in ("classifier", "classifier_bias")}
+    except KeyError as error:
+        raise EngineError(f"the graph has no weights {error} for the decoder; {_EXPORT_AGAIN}") from None
+    channels = trained["classifier"].shape[0]
+    constants: dict[str, npt.NDArray[np.generic]] = {
+        "gate_split": np.array([3 * hidden, hidden], np.int64),
+        "open_split": np.array([hidden] * 3, np.int64),
+        "glu_split": np.array([channels] * 2, np.int64),
+        "axis1": np.array([1], np.int64),
+        "columns": np.arange(steps, dtype=np.int32)[None],
+        "pad": np.array([[charset.pad_id]], np.int32),
+        "end": np.array([charset.end_id], np.int32),
+        "certain": np.ones((1, 1), np.float32),
+        "stopped": np.zeros(1, np.int32),
+        "one": np.ones(1, np.int32),
+    }
+    graph = onnx.parser.parse_graph(_STEP)
+    for node in graph.node:
+        node.name = node.output[0]
+    sizes = {"D": hidden, "F": 2 * channels, "T": steps, "P": _places(memory)}
+    for value in [*graph.input, *graph.output]:
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param in sizes:
+                dimension.dim_value = sizes[dimension.dim_param]
+    arrays = {**trained, **constants}
+    graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(a), name) for name, a in arrays.items())
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=_IR_VERSION)
+
+
+def _places(memory: Iterable[onnx.ValueInfoProto]) -> int:
+    """Positions of the feature map: the last dimension of `keys`."""
+    places = next(value for value in memory if value.name == "keys").type.tensor_type.shape.dim[2].dim_value
+    if not places:
+        raise EngineError(f"the graph does not say how large its feature map is; {_EXPORT_AGAIN}")
+    return int(places)

@@ -1,0 +1,200 @@
+"""Engines for TensorRT and TensorRT-RTX: encoder and decoding step, each a plan, in the precision asked for."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from onnx import ModelProto
+
+from robustscanner.engine import DECODER_NAME, ENCODER_NAME
+from robustscanner.output import replacing
+
+from ..engine.product import Product
+from ..engine.source import Source
+from ..graph.model_file import file_step
+from ..graph.split import split
+from ..int8.calibration import CalibrationSet
+from ..quantize import Quantized, QuantizeOptions, describe, quantize
+from .builder import BuilderOptions, Plan, build_plan, list_network
+from .calibrator import calibrating
+from .half import score_nodes, to_half
+from .layers import Layer, convolution_precisions, layers_to_json, summarise
+from .library import Library, has_gpu
+from .row_lstm import unroll_rows
+from .simulate import read_simulated
+from .turing import TURING, spread_scores
+
+HALF_ENDS = ("values", "position")  # tensors between the two plans; keys and mask stay FP32 for the scores' sake
+ROW_LSTM = ("wavefront", "loop")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TensorRTOptions:
+    """How to build with one of NVIDIA's libraries."""
+
+    builder: BuilderOptions
+    quantize: QuantizeOptions
+    row_lstm: str = "wavefront"  # of ROW_LSTM
+    calibrator: bool = False  # TensorRT's own calibration instead of Q/DQ nodes
+    calibration_cache: Path | None = None  # of that calibrator
+    timing_cache: Path | None = None
+    save_layers: Path | None = None
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The networks as TensorRT is to take them, types included where it is strongly typed."""
+
+    encoder: ModelProto
+    decoder: ModelProto
+    quantized: Quantized | None  # before types
+
+    def __iter__(self) -> Iterator[tuple[str, ModelProto]]:
+        yield "encoder", self.encoder
+        yield "decoder", self.decoder
+
+
+def make(
+    source: Source, calibration: CalibrationSet, library: Library, options: TensorRTOptions, folder: Path
+) -> Product:
+    """Writes `encoder.plan` and `decoder.plan`.
+
+    Raises:
+        EngineError: TensorRT refuses.
+    """
+    graphs = prepare(source, calibration, library, options)
+    plans = {name: _build(name, graph, calibration, library, options) for name, graph in graphs}
+    for name, file in (("encoder", ENCODER_NAME), ("decoder", DECODER_NAME)):
+        (folder / file).write_bytes(plans[name].data)
+    layers = [layer for plan in plans.values() for layer in plan.layers]
+    if options.save_layers:
+        save_layers(options.save_layers, layers, library, "built engine")
+    return Product(
+        library.backend,
+        files=[ENCODER_NAME, DECODER_NAME],
+        batch=options.builder.batch,
+        versions={library.backend: library.version},
+        device=_device(library, options.builder),
+        steps=_steps(source, graphs, options),
+        summary=[*_summary(graphs, layers), *_sizes(source, plans)],
+        details=describe_layers(layers),
+        simulate=None if has_gpu() else lambda: _simulate(source, graphs, calibration),
+    )
+
+
+def preview(
+    source: Source, calibration: CalibrationSet, library: Library, options: TensorRTOptions
+) -> tuple[list[tuple[str, str]], list[Layer]]:
+    """Parses, builds nothing: lines of a summary, and the layers of both networks before anything is fused."""
+    graphs = prepare(source, calibration, library, options)
+    layers = [
+        layer
+        for name, graph in graphs
+        for layer in list_network(
+            library, graph.SerializeToString(), options.builder, float32_layers=_float32(name, graph)
+        )
+    ]
+    return _summary(graphs, layers), layers
+
+
+def prepare(source: Source, calibration: CalibrationSet, library: Library, options: TensorRTOptions) -> Graphs:
+    """Splits, quantises, unrolls and types."""
+    encoder, decoder = split(source.model, source.spec)
+    quantized = None
+    if options.builder.precision == "int8" and not options.calibrator:
+        quantized = quantize(encoder, calibration, options.quantize, for_tensorrt=True)
+        encoder = quantized.model
+    if options.row_lstm == "wavefront":
+        encoder = unroll_rows(encoder)
+    if options.builder.precision != "fp32" and library.is_strong(options.builder.typing):
+        encoder, decoder = to_half(encoder, HALF_ENDS), to_half(decoder, HALF_ENDS)
+    if TURING in options.builder.targets:
+        encoder, decoder = spread_scores(encoder), spread_scores(decoder)
+    return Graphs(encoder, decoder, quantized)
+
+
+def save_layers(path: Path, layers: Sequence[Layer], library: Library, source: str) -> None:
+    """Writes a list of layers as JSON, over one that is there."""
+    with replacing(path, force=True) as temporary:
+        temporary.write_text(layers_to_json(layers, {"source": source, "library": library.title}), encoding="utf-8")
+
+
+def describe_layers(layers: Sequence[Layer]) -> list[str]:
+    """A line each."""
+    return [f"{layer.precision:6} {layer.kind:24} {layer.name}" for layer in layers]
+
+
+def _build(
+    name: str, graph: ModelProto, calibration: CalibrationSet, library: Library, options: TensorRTOptions
+) -> Plan:
+    model, builder = graph.SerializeToString(), options.builder
+    build = partial(
+        build_plan, library, model, float32_layers=_float32(name, graph), timing_cache=options.timing_cache, label=name
+    )
+    if name == "decoder" and builder.precision == "int8":
+        return build(replace(builder, precision="fp16"))  # nothing in it has a range
+    if not options.calibrator:
+        return build(builder)
+    cache = options.calibration_cache
+    with calibrating(library, model, calibration, batch=builder.batch.opt, cache=cache) as calibrator:
+        return build(builder, calibrator=calibrator)
+
+
+def _float32(name: str, graph: ModelProto) -> frozenset[str]:
+    """Nodes that weakly typed networks are told to keep FP32: scores, and pixels before they are normalised."""
+    pixels = [node.name for node in graph.graph.node[:8] if node.op_type in ("Sub", "Div")] if name == "encoder" else []
+    return score_nodes(graph.graph) | frozenset(pixels)
+
+
+def _device(library: Library, options: BuilderOptions) -> dict[str, str]:
+    facts = {"version_compatible": "true"} if options.version_compatible else {}
+    if library.features.targets:
+        targets = ",".join(options.targets or library.features.targets)
+        return {"name": "built without a GPU", "targets": targets, **facts}
+    from robustscanner.gpu.tensorrt_session import host_facts
+
+    here = host_facts(library.backend, 0)
+    return {"name": here.name, "compute_capability": here.compute_capability, **facts}
+
+
+def _steps(source: Source, graphs: Graphs, options: TensorRTOptions) -> list[dict[str, object]]:
+    made = file_step("split", "convert/build_engine.py", source.path) | {"row_lstm": options.row_lstm}
+    if graphs.quantized is None:
+        return [made]
+    return [made, {"step": "quantize", "tool": "convert/build_engine.py", **graphs.quantized.details}]
+
+
+def _summary(graphs: Graphs, layers: Sequence[Layer]) -> list[tuple[str, str]]:
+    lines = []
+    if graphs.quantized:
+        lines.append(("quantised", describe(graphs.quantized)))
+    if not layers:
+        return lines
+    counts = ", ".join(f"{count} {precision}" for precision, count in summarise(layers).items())
+    lines.append(("layers", counts))
+    convolutions = [node.name for node in graphs.encoder.graph.node if node.op_type == "Conv"]
+    found = convolution_precisions(layers, convolutions)
+    by_precision = {kind: sum(value == kind for value in found.values()) for kind in sorted(set(found.values()))}
+    lines.append(("convolutions", ", ".join(f"{count} {kind or 'not listed'}" for kind, count in by_precision.items())))
+    chosen = graphs.quantized.placement.convolutions if graphs.quantized else ()
+    if missed := [name for name in chosen if found[name] not in ("Int8", "")]:
+        logger.warning("warning: %d convolutions were to be INT8 and are not, the first: %s", len(missed), missed[0])
+    return lines
+
+
+def _sizes(source: Source, plans: dict[str, Plan]) -> list[tuple[str, str]]:
+    encoder, decoder = (len(plans[name].data) / 1e6 for name in ("encoder", "decoder"))
+    seconds = sum(plan.seconds for plan in plans.values())
+    before = source.path.stat().st_size / 1e6
+    return [
+        ("size", f"encoder {encoder:.1f} MB, decoder {decoder:.1f} MB (FP32 model {before:.1f} MB)"),
+        ("built in", f"{seconds:.0f} s"),
+    ]
+
+
+def _simulate(source: Source, graphs: Graphs, calibration: CalibrationSet) -> list[str]:
+    return read_simulated(graphs.encoder, graphs.decoder, source.spec, calibration)

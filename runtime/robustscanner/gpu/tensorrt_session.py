@@ -1,0 +1,226 @@
+"""Runs a TensorRT engine on an NVIDIA GPU.
+
+The host hands over pictures and gets words back; between, it never waits for a step. A token feeds the next step in
+device memory, two copies of the decoding state take turns, and launches are recorded once and replayed.
+"""
+
+import logging
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from robustscanner.errors import EngineError
+from robustscanner.gpu.bucket import Bucket, Buffers, Layouts, Rig, Tape, fresh_state, state_layout
+from robustscanner.gpu.decoding import (
+    Schedule,
+    batch_buckets,
+    bucket_for,
+    choose_schedule,
+    chunks,
+    decode,
+    divisors,
+)
+from robustscanner.gpu.device import Gpu, Recorder, compute_capability, find_device, first_line, import_pycuda
+from robustscanner.gpu.plan import REBUILD, Library, Plan, import_tensorrt, open_plans
+from robustscanner.session import (
+    GpuOptions,
+    HostFacts,
+    Images,
+    Scores,
+    SessionOptions,
+    Tokens,
+    Widths,
+    check_result,
+)
+from robustscanner.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
+
+
+class TensorRTSession:
+    """One bundle of ours for TensorRT or TensorRT-RTX, opened on a GPU; see `session.Session`.
+
+    Threads may share it: one runs at a time. The GPU's primary context is shared with whoever else uses it.
+
+    Args:
+        encoder: a plan that fits this machine (see `engine.check_host`).
+        decoder: the plan of one step.
+        spec: the model inside.
+        backend: "tensorrt" or "tensorrt-rtx".
+        options: how to run it.
+
+    Raises:
+        EngineError: no GPU, a missing library, plans that cannot be opened or are none of ours, too little memory.
+    """
+
+    def __init__(self, encoder: Path, decoder: Path, spec: ModelSpec, *, backend: str, options: SessionOptions) -> None:
+        self.path = encoder.parent
+        self.spec = spec
+        self._lock = threading.RLock()
+        with _at(self.path):
+            library = import_tensorrt(backend)
+            self._drv = import_pycuda(library.product)
+        with self._explained():
+            self._gpu = Gpu(self._drv, options)
+        # Also runs when a session is forgotten, and before the interpreter takes the libraries apart.
+        self._finalize = weakref.finalize(self, self._gpu.close)
+        try:
+            with self._explained(), self._gpu.current():
+                self._worker = _Worker(library, self._gpu, (encoder, decoder), spec, options.gpu)
+        except BaseException:
+            self._finalize()
+            raise
+        self.max_batch: int | None = self._worker.buckets[-1]
+        logger.info("%s: %s, %s, %s", self.path, spec.name, library, self._worker.schedule)
+
+    def __enter__(self) -> "TensorRTSession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees what lies on the GPU; the context stays, as others in this process may use it."""
+        with self._lock:
+            self._finalize()
+
+    def run(self, images: Images, valid_width: Widths) -> tuple[Tokens, Scores]:
+        """See `session.Session.run`; any number of pictures, cut into runs that the engine can take."""
+        with self._lock:
+            if not self._finalize.alive:
+                raise EngineError(f"{self.path}: already closed; open it again")
+            _check_input(self.path, self.spec, images, valid_width)
+            tokens = np.empty((len(images), self.spec.network.max_length), np.int32)
+            scores = np.empty(tokens.shape, np.float32)
+            with self._explained(), self._gpu.current():
+                for rows in chunks(len(images), self._worker.buckets[-1]):
+                    self._worker.read(images[rows], valid_width[rows], tokens[rows], scores[rows])
+                check_result(self.spec, len(images), tokens, scores)
+            return tokens, scores
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Whatever goes wrong inside is told in one line."""
+        try:
+            with _at(self.path):
+                yield
+        except self._drv.MemoryError as error:
+            cure = "close what else uses the GPU, or build it with a smaller --max-batch"
+            raise EngineError(f"{self.path}: too little GPU memory ({first_line(error)}); {cure}") from None
+        except self._drv.Error as error:
+            cure = "open it again; a GPU that keeps failing shows in the kernel's log (dmesg)"
+            raise EngineError(f"{self.path}: the GPU failed ({first_line(error)}); {cure}") from None
+
+
+@contextmanager
+def _at(path: Path) -> Iterator[None]:
+    """Errors from inside begin with this path."""
+    try:
+        yield
+    except EngineError as error:
+        raise EngineError(f"{path}: {error}") from None
+
+
+def host_facts(backend: str, device: int = 0) -> HostFacts:
+    """What a TensorRT engine has to fit here.
+
+    Raises:
+        EngineError: no GPU of that number, or a missing library.
+    """
+    library = import_tensorrt(backend)
+    found = find_device(import_pycuda(library.product), device)
+    return HostFacts(library.version, compute_capability(found), found.name())
+
+
+class _Worker:
+    """What lies on the GPU: plans, buffers, and the buckets that were needed so far."""
+
+    def __init__(
+        self, library: Library, gpu: Gpu, plans: tuple[Path, Path], spec: ModelSpec, options: GpuOptions
+    ) -> None:
+        self._spec, self._steps = spec, spec.network.max_length
+        _check_steps(options, self._steps)
+        encoder, decoder = open_plans(library, gpu, plans, spec, host_code=options.host_code)
+        self.buckets = _choose_buckets(encoder, decoder, options)
+        self._rig = _make_rig(gpu, encoder, decoder, self.buckets, spec, cuda_graphs=options.cuda_graphs)
+        self._prepared: dict[int, Bucket] = {}
+        gpu.own(self._close)
+        self.schedule = self._choose_schedule(options)
+
+    def read(self, images: Images, valid_width: Widths, tokens: Tokens, scores: Scores) -> None:
+        """Reads at most the largest bucket's pictures into the rows given."""
+        size = bucket_for(len(images), self.buckets)
+        bucket = self._prepared.get(size) or self._prepare(size, images, valid_width)
+        bucket.fill(images, valid_width)
+        blocks = decode(bucket, self._steps // self.schedule.steps_per_launch, lookahead=self.schedule.lookahead)
+        bucket.fetch(blocks, tokens, scores)
+
+    def _prepare(self, size: int, images: Images, valid_width: Widths) -> Bucket:
+        bucket = Bucket(self._rig, size)
+        bucket.fill(images, valid_width)
+        self._prepared[size] = bucket  # even if the next line fails: then without recordings
+        bucket.prepare(self.schedule.steps_per_launch)
+        return bucket
+
+    def _choose_schedule(self, options: GpuOptions) -> Schedule:
+        """Measures the smallest batch, where waiting weighs most, unless all is decided."""
+        if options.steps_per_launch is not None and options.lookahead is not None:
+            return Schedule(options.steps_per_launch, options.lookahead)
+        size = self._spec.input
+        bucket = self._prepared[self.buckets[0]] = Bucket(self._rig, self.buckets[0])
+        bucket.fill(np.zeros((1, size.height_px, size.width_px, 3), np.uint8), np.array([size.width_px], np.int32))
+        times = bucket.measure()
+        schedule = choose_schedule(
+            times, self._steps, steps_per_launch=options.steps_per_launch, lookahead=options.lookahead
+        )
+        logger.info("%s, hence %s", times, schedule)
+        bucket.prepare(schedule.steps_per_launch)
+        return schedule
+
+    def _close(self) -> None:
+        for bucket in self._prepared.values():
+            bucket.forget()
+        self._prepared.clear()
+
+
+def _make_rig(
+    gpu: Gpu, encoder: Plan, decoder: Plan, buckets: Sequence[int], spec: ModelSpec, *, cuda_graphs: bool
+) -> Rig:
+    """Takes all the memory that the session will ever need, but for what TensorRT's contexts take themselves."""
+    scratch = gpu.device_memory(max(encoder.scratch_bytes, decoder.scratch_bytes))
+    for plan in (encoder, decoder):
+        plan.use_scratch(scratch)
+    fresh = {size: fresh_state(state_layout(encoder, decoder, size), spec) for size in buckets}
+    steps = spec.network.max_length
+    buffers = Buffers(gpu, Layouts.of(encoder, decoder, buckets[-1]), fresh, steps)
+    tape = Tape(Recorder.open(gpu.stream) if cuda_graphs else None, gpu.drv.Error)
+    return Rig(gpu, encoder, decoder, buffers, gpu.events(steps + 1), tape, steps)
+
+
+def _choose_buckets(encoder: Plan, decoder: Plan, options: GpuOptions) -> tuple[int, ...]:
+    ranges = [encoder.batch_range("images"), decoder.batch_range("token")]
+    smallest, largest = max(low for low, _ in ranges), min(high for _, high in ranges)
+    if smallest > largest:
+        raise EngineError(f"encoder and decoder share no batch size; {REBUILD}")
+    buckets = options.buckets or batch_buckets(smallest, largest)
+    if not smallest <= buckets[0] <= buckets[-1] <= largest:
+        raise EngineError(f"buckets are {buckets}, but the engine takes {smallest} to {largest}; give such sizes")
+    return buckets
+
+
+def _check_steps(options: GpuOptions, steps: int) -> None:
+    wanted = options.steps_per_launch
+    if wanted is not None and steps % wanted:
+        raise EngineError(f"steps_per_launch is {wanted}; give a divisor of {steps}: {divisors(steps)}")
+
+
+def _check_input(path: Path, spec: ModelSpec, images: Images, valid_width: Widths) -> None:
+    shape = (len(images), spec.input.height_px, spec.input.width_px, 3)
+    for array, wanted, kind in ((images, shape, np.uint8), (valid_width, shape[:1], np.int32)):
+        if array.shape != wanted or array.dtype != kind:
+            found = f"{array.dtype} {list(array.shape)}"
+            raise EngineError(f"{path}: given {found}, not {np.dtype(kind)} {list(wanted)}; see Session.run")

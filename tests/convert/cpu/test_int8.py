@@ -1,0 +1,112 @@
+"""First convolution and LSTMs in 8 bits: they compute nearly what they did."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from convert.cpu.backend import make
+from convert.cpu.graph import for_cpu
+from convert.cpu.int8 import to_bytes
+from convert.engine.product import Product
+from convert.engine.source import Source
+from convert.graph.model_file import load_model
+from convert.int8.calibration import load_calibration
+from convert.quantize import DEFAULT_EXCLUDE, QuantizeOptions
+from robustscanner.spec import InputSpec
+from tests.convert.conftest import TINY
+
+FIRST = "/backbone/layers/layers.0/layers.0.0/Conv"
+ROWS = ["/position/position_aware/rnn/LSTM", "/position/position_aware/rnn/LSTM_1"]
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    return for_cpu(*load_model(TINY)[:2])
+
+
+def tensor(model: onnx.ModelProto, name: str) -> np.ndarray:
+    """A float tensor of the graph, for two blotched words."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    images = np.random.default_rng(3).integers(0, 256, (2, 6, 20, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+    session = onnxruntime.InferenceSession(copy.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run([name], {"images": images, "valid_width": np.array([160, 90], np.int32)})[0])
+
+
+def output(model: onnx.ModelProto, name: str) -> str:
+    return str(next(node for node in model.graph.node if node.name == name).output[0])
+
+
+def error(got: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
+
+
+def test_names_what_it_changed(model: onnx.ModelProto) -> None:
+    changed, names = to_bytes(model, 8)
+    assert list(names) == [FIRST, *ROWS]
+    kinds = {node.name: node.op_type for node in changed.graph.node}
+    assert [kinds[name] for name in names] == ["Conv", "DynamicQuantizeLSTM", "DynamicQuantizeLSTM"]
+    assert not {"/Sub", "/Cast", "/Div"} & set(kinds)
+
+
+@pytest.mark.parametrize(("bits", "most"), [(8, 0.01), (7, 0.02)])
+def test_first_convolution_sees_the_same_picture(model: onnx.ModelProto, bits: int, most: float) -> None:
+    changed, _ = to_bytes(model, bits)
+    name = output(model, FIRST)
+    assert error(tensor(changed, name), tensor(model, name)) < most
+
+
+@pytest.mark.parametrize(("bits", "most"), [(8, 0.03), (7, 0.06)])
+def test_rows_stay_nearly_the_same(model: onnx.ModelProto, bits: int, most: float) -> None:
+    changed, _ = to_bytes(model, bits)
+    name = output(model, ROWS[1])
+    expected = tensor(model, name)
+    assert np.abs(expected).max() > 0.1
+    assert error(tensor(changed, name), expected) < most
+    weights = [
+        numpy_helper.to_array(t)
+        for t in changed.graph.initializer
+        if t.name.endswith(("into_quantised", "again_quantised"))
+    ]
+    assert len(weights) == 4
+    assert max(int(np.abs(weight.astype(int)).max()) for weight in weights) == 2 ** (bits - 1) - 1
+
+
+def test_a_gate_without_weights_is_no_division_by_zero(model: onnx.ModelProto) -> None:
+    blank = onnx.ModelProto()
+    blank.CopyFrom(model)
+    node = next(node for node in blank.graph.node if node.op_type == "LSTM")
+    dead = next(t for t in blank.graph.initializer if t.name == node.input[1])
+    values = numpy_helper.to_array(dead).copy()
+    values[:, 0] = 0
+    dead.CopyFrom(numpy_helper.from_array(values, dead.name))
+    changed, _ = to_bytes(blank, 8)
+    assert np.isfinite(tensor(changed, output(blank, ROWS[1]))).all()
+
+
+def built(crops: Path, folder: Path, options: QuantizeOptions) -> tuple[Product, onnx.ModelProto]:
+    source = Source(TINY, *load_model(TINY))
+    product = make(source, load_calibration(crops, InputSpec()), options, folder)
+    return product, onnx.load(folder / "model.onnx")
+
+
+def test_an_engine_has_both(crops: Path, tmp_path: Path) -> None:
+    product, model = built(crops, tmp_path, QuantizeOptions())
+    (step,) = product.steps
+    assert step["also_int8"] == ROWS
+    assert step["excluded"] == ["/encoder/Conv", "/position/position_aware/mixer/mixer.2/Conv"]
+    assert "LSTM" not in {node.op_type for node in model.graph.node}
+
+
+def test_whoever_says_what_to_exclude_gets_just_that(crops: Path, tmp_path: Path) -> None:
+    product, model = built(crops, tmp_path, QuantizeOptions(exclude=("/position/*", "/encoder/*")))
+    (step,) = product.steps
+    assert step["also_int8"] == []
+    assert FIRST in step["excluded"]
+    assert sum(node.op_type == "LSTM" for node in model.graph.node) == 2
+    assert DEFAULT_EXCLUDE != ("/position/*", "/encoder/*")  # else this asks for the default

@@ -1,0 +1,463 @@
+"""The real TensorRT session on a GPU of Python: what it reads, in how many steps, and what it leaves behind."""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from fake_gpu import FakeGpu, installed, plan
+
+from convert.graph.split import split
+from robustscanner.errors import EngineError
+from robustscanner.gpu.decoding import batch_buckets
+from robustscanner.gpu.tensorrt_session import TensorRTSession, host_facts
+from robustscanner.onnx_session import OnnxSession
+from robustscanner.session import GpuOptions, SessionOptions
+from robustscanner.spec import ModelSpec
+
+ROOT = Path(__file__).parents[3]
+TINY = ROOT / "tests" / "tiny" / "tiny.onnx"
+APIS = sorted((ROOT / "tests" / "tensorrt_api").glob("*.json"))
+FIXED = GpuOptions(steps_per_launch=2, lookahead=0)  # nothing to measure
+LARGEST = 5
+
+Pictures = tuple[np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def reference() -> Iterator[OnnxSession]:
+    with OnnxSession(TINY, SessionOptions(threads=1)) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def spec(reference: OnnxSession) -> ModelSpec:
+    return reference.spec
+
+
+@pytest.fixture(scope="module")
+def halves(spec: ModelSpec) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    return split(onnx.load(TINY), spec)
+
+
+@pytest.fixture
+def bundle(halves: tuple[onnx.ModelProto, onnx.ModelProto], tmp_path: Path) -> Path:
+    for name, half in zip(("encoder.plan", "decoder.plan"), halves, strict=True):
+        (tmp_path / name).write_bytes(plan(half, largest=LARGEST))
+    return tmp_path
+
+
+Open = Callable[..., TensorRTSession]
+
+
+@pytest.fixture
+def open_(bundle: Path, spec: ModelSpec) -> Open:
+    def open_session(gpu: GpuOptions = FIXED, backend: str = "tensorrt") -> TensorRTSession:
+        paths = bundle / "encoder.plan", bundle / "decoder.plan"
+        return TensorRTSession(*paths, spec, backend=backend, options=SessionOptions(threads=1, gpu=gpu))
+
+    return open_session
+
+
+def pictures(count: int, seed: int = 0) -> Pictures:
+    """Blotches of several widths."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, 6, 20, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+    return images, rng.choice(np.arange(48, 161, 4), count).astype(np.int32)
+
+
+def assert_same(session: TensorRTSession, reference: OnnxSession, given: Pictures) -> None:
+    tokens, scores = session.run(*given)
+    expected_tokens, expected_scores = reference.run(*given)
+    np.testing.assert_array_equal(tokens, expected_tokens)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
+
+
+def short_words(reference: OnnxSession) -> tuple[Pictures, int]:
+    """Pictures of the shortest of many words, and the steps until the last of them has ended."""
+    images, widths = pictures(60)
+    tokens, _ = reference.run(images, widths)
+    lengths = (tokens != reference.spec.charset.pad_id).sum(1)  # (N,)
+    shortest = np.argsort(lengths)[:3]
+    return (images[shortest], widths[shortest]), int(lengths[shortest].max())
+
+
+@pytest.mark.parametrize("lookahead", [0, 1])
+@pytest.mark.parametrize("steps_per_launch", [1, 2, 3, 12])
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_reads_what_the_one_graph_reads(
+    open_: Open, reference: OnnxSession, steps_per_launch: int, lookahead: int, cuda_graphs: bool
+) -> None:
+    options = GpuOptions(steps_per_launch=steps_per_launch, lookahead=lookahead, cuda_graphs=cuda_graphs)
+    with installed(FakeGpu()) as gpu, open_(options) as session:
+        for count in range(1, LARGEST + 1):
+            assert_same(session, reference, pictures(count, seed=count))
+        assert bool(gpu.calls["cuGraphLaunch"]) == cuda_graphs
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+def test_schedule_is_chosen_by_measuring(open_: Open, reference: OnnxSession, integrated: bool) -> None:
+    with installed(FakeGpu(integrated=integrated)), open_(GpuOptions()) as session:
+        for count in (1, 4, 2, 1):
+            assert_same(session, reference, pictures(count))
+
+
+def test_integrated_gpu_copies_nothing(open_: Open, reference: OnnxSession) -> None:
+    with installed(FakeGpu(integrated=True)) as gpu:
+        import pycuda.driver as drv  # type: ignore[import-untyped]
+
+        del drv.memcpy_htod_async, drv.memcpy_dtoh_async
+        with open_() as session:
+            for count in range(1, LARGEST + 1):
+                assert_same(session, reference, pictures(count))
+            assert len(gpu.pinned) == 4  # input, two states, flag
+
+
+def test_no_pictures(open_: Open) -> None:
+    with installed(FakeGpu()), open_() as session:
+        tokens, scores = session.run(*pictures(0))
+    assert tokens.shape == scores.shape == (0, 12)
+
+
+@pytest.mark.parametrize("count", [6, 11, 23])
+def test_any_number_of_pictures(open_: Open, reference: OnnxSession, count: int) -> None:
+    with installed(FakeGpu()), open_() as session:
+        assert session.max_batch == LARGEST
+        assert_same(session, reference, pictures(count))
+
+
+def test_engines_with_a_smallest_batch(
+    open_: Open, bundle: Path, halves: tuple[onnx.ModelProto, onnx.ModelProto], reference: OnnxSession
+) -> None:
+    for name, half in zip(("encoder.plan", "decoder.plan"), halves, strict=True):
+        (bundle / name).write_bytes(plan(half, smallest=3, largest=4))
+    with installed(FakeGpu()), open_() as session:
+        for count in (1, 2, 3, 4, 6):
+            assert_same(session, reference, pictures(count))
+
+
+@pytest.mark.parametrize(("steps_per_launch", "lookahead"), [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1)])
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_stops_when_the_last_row_has_ended(
+    open_: Open, reference: OnnxSession, steps_per_launch: int, lookahead: int, cuda_graphs: bool
+) -> None:
+    given, needed = short_words(reference)
+    assert needed < 12 - 2 * steps_per_launch  # or this would prove nothing
+    options = GpuOptions(steps_per_launch=steps_per_launch, lookahead=lookahead, cuda_graphs=cuda_graphs)
+    with installed(FakeGpu()) as gpu, open_(options) as session:
+        session.run(*given)
+        gpu.runs.clear()
+        session.run(*given)
+        blocks = -(-needed // steps_per_launch) + lookahead
+        assert gpu.runs == {"encoder": 1, "decoder": blocks * steps_per_launch}
+
+
+def test_rows_that_fill_a_bucket_cost_no_steps(open_: Open, reference: OnnxSession) -> None:
+    given, needed = short_words(reference)
+    options = GpuOptions(steps_per_launch=1, lookahead=0, buckets=(5,))
+    with installed(FakeGpu()) as gpu, open_(options) as session:
+        session.run(*pictures(5))
+        gpu.runs.clear()
+        session.run(*given)
+        assert gpu.runs["decoder"] == needed
+
+
+def test_buckets_are_prepared_when_they_are_needed(open_: Open, reference: OnnxSession) -> None:
+    with installed(FakeGpu()) as gpu, open_() as session:
+        session.run(*pictures(3))
+        contexts = gpu.calls["create_execution_context"]
+        session.run(*pictures(4))  # the same bucket
+        assert gpu.calls["create_execution_context"] == contexts
+        session.run(*pictures(2))
+        assert gpu.calls["create_execution_context"] > contexts
+        assert batch_buckets(1, LARGEST) == (1, 2, 4, 5)
+
+
+def test_nothing_grows(open_: Open) -> None:
+    with installed(FakeGpu()) as gpu, open_() as session:
+        for count in (1, 2, 4, 5):
+            session.run(*pictures(count))
+        before = len(gpu.memory), len(gpu.pinned), len(gpu.graphs), len(gpu.objects)
+        for count in (1, 7, 2, 4, 5, 1, 3):
+            session.run(*pictures(count))
+        assert (len(gpu.memory), len(gpu.pinned), len(gpu.graphs), len(gpu.objects)) == before
+
+
+@pytest.mark.parametrize("path", APIS, ids=lambda path: path.stem)
+def test_uses_only_what_each_version_has(open_: Open, reference: OnnxSession, path: Path) -> None:
+    api = json.loads(path.read_text(encoding="utf-8"))
+    backend = "tensorrt-rtx" if path.stem.startswith("rtx") else "tensorrt"
+    with installed(FakeGpu(api=api), backend), open_(backend=backend) as session:
+        for count in (1, 3, 6):
+            assert_same(session, reference, pictures(count))
+
+
+def test_names_of_cuda_bindings_exist() -> None:
+    real = pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings is not installed")
+    fake = FakeGpu().modules()["cuda.bindings.driver"]
+    assert {name for name in vars(fake) if not name.startswith("_")} <= set(dir(real))
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_parts_fall_back_to_plain_launches_on_their_own(
+    open_: Open, reference: OnnxSession, part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    gpu = FakeGpu()
+    gpu.fails_at[f"{part} recording"] = 0
+    with installed(gpu), open_() as session, caplog.at_level(logging.WARNING):
+        for count in (1, 2, 3, 1):
+            assert_same(session, reference, pictures(count))
+        assert gpu.calls["cuGraphLaunch"]  # of the other part
+        warnings = [record.message for record in caplog.records]
+        assert len(warnings) == 1
+        assert warnings[0].startswith(f"{part}.plan runs without CUDA graphs, which is slower: {part}.plan: failed")
+
+
+@pytest.mark.parametrize("call", ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate"])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_recordings_that_fail(open_: Open, reference: OnnxSession, call: str, which: int) -> None:
+    gpu = FakeGpu()
+    gpu.fails_at[call] = which
+    with installed(gpu), open_() as session:
+        for count in (1, 2, 1):
+            assert_same(session, reference, pictures(count))
+        assert bool(gpu.calls["cuGraphLaunch"]) == (which != 0)
+
+
+def test_what_cannot_be_recorded_is_not(open_: Open, reference: OnnxSession) -> None:
+    with installed(FakeGpu(recordable=False)) as gpu, open_() as session:
+        assert_same(session, reference, pictures(3))
+        assert not gpu.calls["cuStreamBeginCapture"]
+
+
+def test_without_cuda_bindings(open_: Open, reference: OnnxSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    with installed(FakeGpu()) as gpu:
+        monkeypatch.setitem(__import__("sys").modules, "cuda.bindings", None)
+        with open_() as session:
+            assert_same(session, reference, pictures(3))
+            assert not gpu.calls["cuStreamBeginCapture"]
+
+
+def test_one_context_for_each_profile(open_: Open, reference: OnnxSession) -> None:
+    """As in TensorRT 8.5: contexts are shared and wired anew."""
+    with installed(FakeGpu(one_context_per_profile=True)), open_() as session:
+        for count in (1, 2, 5, 1, 3):
+            assert_same(session, reference, pictures(count))
+
+
+def test_shared_context_is_wired_anew_after_a_failure(open_: Open, reference: OnnxSession) -> None:
+    with installed(FakeGpu(one_context_per_profile=True)) as gpu, open_() as session:
+        for count in (1, 2, 1):
+            assert_same(session, reference, pictures(count))
+        for later in range(2, 40):  # every address of the encoder, and of the decoder
+            gpu.fails_at["set_tensor_address"] = gpu.calls["set_tensor_address"] + later
+            with suppress(EngineError):
+                session.run(*pictures(2))
+            assert_same(session, reference, pictures(1))
+
+
+def test_threads_share_a_session(open_: Open, reference: OnnxSession) -> None:
+    wrong: list[object] = []
+
+    def work(session: TensorRTSession, seed: int) -> None:
+        try:
+            for count in (1, 3, 2):
+                assert_same(session, reference, pictures(count, seed))
+        except BaseException as error:
+            wrong.append(error)
+
+    with installed(FakeGpu()), open_() as session:
+        threads = [threading.Thread(target=work, args=(session, seed)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+
+
+def test_two_sessions_at_once(open_: Open, reference: OnnxSession) -> None:
+    with installed(FakeGpu()), open_() as first:
+        with open_(GpuOptions(steps_per_launch=3, lookahead=1)) as second:
+            for count in (2, 4):
+                assert_same(first, reference, pictures(count))
+                assert_same(second, reference, pictures(count, seed=9))
+        assert_same(first, reference, pictures(3))
+
+
+def test_context_is_put_back(open_: Open) -> None:
+    with installed(FakeGpu()) as gpu, open_() as session:
+        assert gpu.stack == []
+        session.run(*pictures(2))
+        assert gpu.stack == []
+
+
+def test_closing_twice_and_running_afterwards(open_: Open, bundle: Path) -> None:
+    with installed(FakeGpu()):
+        session = open_()
+        session.run(*pictures(2))
+        session.close()
+        session.close()
+        with pytest.raises(EngineError, match="already closed; open it again"):
+            session.run(*pictures(1))
+
+
+def test_forgotten_session_frees_everything(open_: Open) -> None:
+    with installed(FakeGpu()):
+        open_().run(*pictures(2))
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+def test_too_little_memory_leaves_nothing(open_: Open, integrated: bool) -> None:
+    with installed(FakeGpu(integrated=integrated)) as gpu, open_():
+        allocations = gpu.calls["mem_alloc"]
+    assert allocations > 8
+    for which in range(1, allocations + 1):
+        gpu = FakeGpu(integrated=integrated)
+        gpu.fails_at["mem_alloc"] = which
+        with installed(gpu), pytest.raises(EngineError, match=r"too little GPU memory \(cuMemAlloc .*--max-batch"):
+            open_()
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        ("deserialize_cuda_engine", "encoder.plan: TensorRT 10.3.0 cannot open it on sm_87: .*magicTagRead == kMAGIC"),
+        ("create_execution_context", "encoder.plan: no execution context: CUDA initialization failure"),
+        ("set_input_shape", r"encoder.plan: refuses images \[\d, 48, 160, 3\]"),
+        ("set_tensor_address", "encoder.plan: refuses the address of images"),
+        ("encoder execute_async_v3", "encoder.plan: failed to run: enqueueV3: Error Code 1: Cuda Runtime"),
+        ("decoder execute_async_v3", "decoder.plan: failed to run: enqueueV3"),
+        ("synchronize", "the GPU failed .cuStreamSynchronize failed: an illegal memory access .* open it again"),
+    ],
+)
+def test_failures_while_opening(open_: Open, call: str, says: str) -> None:
+    gpu = FakeGpu()
+    gpu.fails_at[call] = 1
+    with installed(gpu), pytest.raises(EngineError, match=says) as caught:
+        open_(GpuOptions())
+    assert "\n" not in str(caught.value)
+
+
+def test_failed_run_does_not_spoil_the_next(open_: Open, reference: OnnxSession) -> None:
+    with installed(FakeGpu()) as gpu, open_(GpuOptions(steps_per_launch=1, lookahead=1, cuda_graphs=False)) as session:
+        session.run(*pictures(2))
+        for later in range(1, 5):
+            gpu.fails_at["execute_async_v3"] = gpu.calls["execute_async_v3"] + later
+            with pytest.raises(EngineError, match="failed to run"):
+                session.run(*pictures(2, seed=later))
+            assert_same(session, reference, pictures(2, seed=later))
+
+
+def test_bucket_that_cannot_be_made_leaves_nothing(open_: Open, reference: OnnxSession) -> None:
+    with installed(FakeGpu()) as gpu, open_() as session:
+        session.run(*pictures(1))
+        before = len(gpu.objects)
+        for later in (1, 2, 3, 4):
+            gpu.fails_at["create_execution_context"] = gpu.calls["create_execution_context"] + later
+            with pytest.raises(EngineError, match="no execution context"):
+                session.run(*pictures(3))
+            assert len(gpu.objects) == before
+        assert_same(session, reference, pictures(3))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"images": np.zeros((2, 48, 160), np.uint8)}, r"given uint8 \[2, 48, 160\], not uint8 \[2, 48, 160, 3\]"),
+        ({"images": np.zeros((2, 48, 160, 3), np.float32)}, "given float32"),
+        ({"valid_width": np.zeros(3, np.int32)}, r"given int32 \[3\], not int32 \[2\]"),
+        ({"valid_width": np.zeros(2, np.int64)}, r"given int64 \[2\], not int32 \[2\]"),
+    ],
+)
+def test_input_that_does_not_fit(open_: Open, change: dict[str, Any], says: str) -> None:
+    images, valid_width = pictures(2)
+    with installed(FakeGpu()), open_() as session, pytest.raises(EngineError, match=says):
+        session.run(**({"images": images, "valid_width": valid_width} | change))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (GpuOptions(steps_per_launch=5), r"steps_per_launch is 5; give a divisor of 12: \[1, 2, 3, 4, 6, 12\]"),
+        (GpuOptions(buckets=(1, 9)), r"buckets are \(1, 9\), but the engine takes 1 to 5"),
+        (GpuOptions(device=1), "there is no GPU 1; give a number from 0 to 0"),
+    ],
+)
+def test_options_that_do_not_fit(open_: Open, options: GpuOptions, says: str) -> None:
+    with installed(FakeGpu()), pytest.raises(EngineError, match=says):
+        open_(options)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"device": -1}, "device is -1"),
+        ({"buckets": ()}, "ascending batch sizes"),
+        ({"buckets": (4, 2)}, "ascending batch sizes"),
+        ({"buckets": (0, 2)}, "ascending batch sizes"),
+        ({"steps_per_launch": 0}, "steps_per_launch is 0"),
+        ({"lookahead": 2}, "lookahead is 2; give 0 or 1"),
+    ],
+)
+def test_options_that_make_no_sense(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(EngineError, match=says):
+        GpuOptions(**values)
+
+
+def rename(half: onnx.ModelProto, old: str, new: str) -> onnx.ModelProto:
+    changed = onnx.ModelProto()
+    changed.CopyFrom(half)
+    for names in [list(changed.graph.input), list(changed.graph.output)]:
+        for value in names:
+            value.name = new if value.name == old else value.name
+    for node in changed.graph.node:
+        for texts in (node.input, node.output):
+            texts[:] = [new if text == old else text for text in texts]
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("index", "old", "new", "says"),
+    [
+        (0, "images", "pixels", "encoder.plan: has no images, only pixels, valid_width"),
+        (0, "keys", "clefs", "decoder.plan: takes no clefs of float32"),
+        (1, "token", "symbol", "decoder.plan: has no token"),
+        (1, "going", "done", "decoder.plan: has no going"),
+        (1, "h0_next", "h0_later", r"decoder.plan: gives \['c0_next'"),
+    ],
+)
+def test_plans_of_something_else(
+    open_: Open,
+    bundle: Path,
+    halves: tuple[onnx.ModelProto, onnx.ModelProto],
+    index: int,
+    old: str,
+    new: str,
+    says: str,
+) -> None:
+    name = ("encoder.plan", "decoder.plan")[index]
+    (bundle / name).write_bytes(plan(rename(halves[index], old, new)))
+    with installed(FakeGpu()), pytest.raises(EngineError, match=says):
+        open_()
+
+
+def test_host_code_runs_only_when_asked_for(
+    open_: Open, bundle: Path, halves: tuple[onnx.ModelProto, onnx.ModelProto]
+) -> None:
+    (bundle / "encoder.plan").write_bytes(plan(halves[0], host_code=True))
+    with installed(FakeGpu()), pytest.raises(EngineError, match="host code is not allowed"):
+        open_()
+    with installed(FakeGpu()):
+        open_(GpuOptions(steps_per_launch=2, lookahead=0, host_code=True)).close()
+
+
+def test_facts_of_the_host() -> None:
+    with installed(FakeGpu(compute_capability=(9, 0))):
+        facts = host_facts("tensorrt", 0)
+    assert (facts.version, facts.compute_capability, facts.name) == ("10.3.0", "sm_90", "Fake")
