@@ -4,6 +4,7 @@ Run by `make test` where the C++ toolchain is; ROBUSTSCANNER_CPP names another b
 """
 
 import ctypes
+import json
 import os
 import subprocess
 import sys
@@ -117,6 +118,8 @@ def test_every_kind_of_picture(pictures: Path, options: list[str]) -> None:
         (["./w10.png", "sub/", ".//sub//Äb 2.ppm"], b""),
         (["w*.png", "**/*.png", "[x].tiff", "[!w]*.ti?f", "s*/*"], b""),
         (["**"], b""),
+        (["sub/**", "*/../*.JPG", ".?*/*", "**/"], b""),
+        (["./**/[äÄ]?[!1]*.p[no][mg]", "*[x]*", "[[]x*"], b""),
         (["none*.png", "w10.png", "sub/none"], b""),
         (["-", "w9.JPG"], b"w10.png\n\n./w9.JPG\r\nnothing\n"),
         (["-"], b"\n"),
@@ -135,11 +138,22 @@ def test_arguments(pictures: Path, arguments: list[str], stdin: bytes) -> None:
     assert cpp == python
 
 
-@pytest.mark.parametrize("arguments", [[], ["a", "--bach"], ["a", "--batch", "0"], ["a", "--json", "--csv"], ["-x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([], ["a", "--bach"], ["a", "--bat", "3"], ["a", "--batch", "0"], ["a", "--batch"], ["a", "--force=1"]),
+        *(["a", "--json", "--csv"], ["-x"], ["a", "--sheet", "b.txt"], ["a", "-o", "b.png", "--sheet", "b.png"]),
+    ],
+)
 def test_wrong_usage(arguments: list[str]) -> None:
     cpp, python = outcomes(*arguments)
     assert cpp[:2] == python[:2] == (2, b"")
-    assert cpp[2].startswith(b"usage: ")
+    assert b"usage: " in cpp[2]
+
+
+def test_version() -> None:
+    cpp, python = outcomes("--version", "a")
+    assert cpp == python
 
 
 @pytest.mark.parametrize("engine", ["none.onnx", "w10.png", "sub", "text.onnx"])
@@ -150,14 +164,35 @@ def test_engines_that_are_none(pictures: Path, engine: str) -> None:
     assert cpp == python
 
 
-def test_bundles_that_are_damaged(int8_engine: Path, pictures: Path) -> None:
-    papers = (int8_engine / "engine.json").read_text()
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"precision": 'in"t\x7f7\n'},
+        {"words": None},
+        {"format": [2, {"b": 1.5, "a": "'"}]},
+        {"history": 1},
+        {"batch": {"min": 1, "opt": True, "max": 4}},
+        {"batch": {"min": 1, "opt": "Ä" * 500, "max": 4}},
+        {"files": {"../x": "0" * 64}},
+        {"model": {"format": None}},
+    ],
+)
+def test_bundles_that_are_damaged(int8_engine: Path, pictures: Path, change: dict[str, object]) -> None:
+    manifest = json.loads((int8_engine / "engine.json").read_text())
     (pictures / "x.engine").mkdir()
-    for text in (papers, papers.replace('"int8"', '"int7"'), papers.replace('"words"', '"wrods"'), "[1]"):
-        (pictures / "x.engine" / "engine.json").write_text(text)
-        cpp, python = outcomes("--engine", "x.engine", "w10.png", cwd=pictures)
-        assert python[0] == 1
-        assert cpp == python
+    (pictures / "x.engine" / "engine.json").write_text(json.dumps({**manifest, **change}))
+    cpp, python = outcomes("--engine", "x.engine", "w10.png", cwd=pictures)
+    assert python[0] == 1
+    assert cpp == python
+
+
+def test_bundles_that_are_no_objects(pictures: Path) -> None:
+    (pictures / "x.engine").mkdir()
+    (pictures / "x.engine" / "engine.json").write_text("[1]")
+    cpp, python = outcomes("--engine", "x.engine", "w10.png", cwd=pictures)
+    assert python[0] == 1
+    assert cpp == python
 
 
 def test_output_and_sheet(pictures: Path) -> None:

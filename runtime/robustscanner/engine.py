@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from robustscanner.errors import EngineError, SpecError
+from robustscanner.errors import EngineError, SpecError, shown
 from robustscanner.session import HostFacts, Session, SessionOptions
 from robustscanner.spec import ModelSpec
 
@@ -67,14 +67,14 @@ class EngineManifest:
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
-            raise EngineError(f"unknown precision {self.precision!r}; known are {', '.join(PRECISIONS)}")
+            raise EngineError(f"unknown precision {shown(self.precision)}; known are {', '.join(PRECISIONS)}")
         if self.backend not in BACKENDS:
-            raise EngineError(f"unknown backend {self.backend!r}; known are {', '.join(BACKENDS)}: update the kit")
+            raise EngineError(f"unknown backend {shown(self.backend)}; known are {', '.join(BACKENDS)}: update the kit")
         for name, digest in self.files.items():
             if not _is_plain_name(name):
-                raise EngineError(f"file name {name!r} leaves the engine's folder; {_REBUILD}")
+                raise EngineError(f"file name {shown(name)} leaves the engine's folder; {_REBUILD}")
             if not re.fullmatch("[0-9a-f]{64}", digest):
-                raise EngineError(f"{name}: {digest!r} is no SHA-256; {_REBUILD}")
+                raise EngineError(f"{name}: {shown(digest)} is no SHA-256; {_REBUILD}")
 
     def to_json(self) -> str:
         """The text of `engine.json`; the inverse of `from_json`."""
@@ -91,7 +91,7 @@ class EngineManifest:
         if not isinstance(data, dict) or data.get("format") != ENGINE_FORMAT:
             number = data.get("format") if isinstance(data, dict) else None
             cure = f"this version reads {ENGINE_FORMAT}; update the kit, or {_REBUILD}"
-            raise EngineError(f"format {number!r}, but {cure}")
+            raise EngineError(f"format {shown(number)}, but {cure}")
         _check_keys(cls, data, "")
         try:
             model = ModelSpec.from_dict(data["model"])
@@ -268,7 +268,7 @@ def _check_keys(kind: type, data: Any, where: str) -> None:
     required = {f.name for f in fields(kind) if f.default is MISSING}
     if not required <= set(data) <= known:
         missing, unknown = sorted(required - set(data)), sorted(set(data) - known)
-        raise EngineError(f"{where or 'top level'}: missing {missing}, unknown {unknown}; {_REBUILD}")
+        raise EngineError(f"{where or 'top level'}: missing {shown(missing)}, unknown {shown(unknown)}; {_REBUILD}")
 
 
 def _check_texts(data: Any, where: str) -> None:
@@ -283,5 +283,5 @@ def _build_numbers(kind: type, data: Any, where: str) -> Any:
         value = data.get(f.name, f.default)
         allowed: Any = (int, float) if f.type is float else f.type
         if not isinstance(value, allowed) or isinstance(value, bool) != (f.type is bool):
-            raise EngineError(f"{where}: {f.name} is {value!r}, not a number that fits; {_REBUILD}")
+            raise EngineError(f"{where}: {f.name} is {shown(value)}, not a number that fits; {_REBUILD}")
     return kind(**data)

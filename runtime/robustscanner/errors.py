@@ -1,8 +1,12 @@
 """What can go wrong. Every message is one line: the cause, then the cure."""
 
+import json
+
+_MOST_CHARACTERS = 200  # of a value in a message
+
 
 class RobustScannerError(Exception):
-    """Anything the user can mend; programs print it as ``error: …`` and exit with 1."""
+    """Anything the user can fix; programs print it as ``error: …`` and exit with 1."""
 
 
 class SpecError(RobustScannerError):
@@ -15,3 +19,9 @@ class ImageError(RobustScannerError):
 
 class EngineError(RobustScannerError):
     """An engine, ONNX file or runtime that cannot be used here."""
+
+
+def shown(value: object) -> str:
+    """A value read from a file, as a message shows it: as JSON, like in that file, and cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "…"

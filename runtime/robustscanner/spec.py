@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args, get_origin
 
-from robustscanner.errors import SpecError
+from robustscanner.errors import SpecError, shown
 
 FORMAT = 1  # of the JSON; raised when an older reader would misread a newer file
 # Spec and history (a JSON list of the steps so far) lie under these names in the metadata of checkpoints and ONNX.
@@ -35,7 +35,7 @@ class CharsetSpec:
         # A space may: PaddleOCR's use_space_char appends one to dictionaries that hold it already (en_dict.txt).
         repeated = sorted({token for token in self.tokens if token != " " and self.tokens.count(token) > 1})
         if repeated:
-            raise SpecError(f"charset: {repeated[0]!r} appears more than once; every token needs one id")
+            raise SpecError(f"charset: {shown(repeated[0])} appears more than once; every token needs one id")
         for name in ("start_id", "end_id", "pad_id", "unknown_id"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < count:
@@ -44,7 +44,7 @@ class CharsetSpec:
             raise SpecError(f"charset: class_count {self.class_count} must be in {self.end_id + 1}…{count}")
         long = [token for id_, token in enumerate(self.tokens) if len(token) != 1 and id_ not in self.special_ids]
         if long:
-            raise SpecError(f"charset: {long[0]!r} is not a single character and not a special token")
+            raise SpecError(f"charset: {shown(long[0])} is not a single character and not a special token")
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -78,15 +78,15 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         if self.resize not in ("linear", "area"):
-            raise SpecError(f"input: resize {self.resize!r} is neither 'linear' nor 'area'")
+            raise SpecError(f"input: resize {shown(self.resize)} is neither linear nor area")
         if self.width_rule not in ("ratio", "scale"):
-            raise SpecError(f"input: width_rule {self.width_rule!r} is neither 'ratio' nor 'scale'")
+            raise SpecError(f"input: width_rule {shown(self.width_rule)} is neither ratio nor scale")
         if not 0 < self.width_multiple_px <= self.min_width_px <= self.width_px or self.height_px < 1:
             raise SpecError("input: needs 0 < width_multiple_px <= min_width_px <= width_px and a positive height_px")
         if self.width_px % self.width_multiple_px or self.min_width_px % self.width_multiple_px:
             raise SpecError("input: width_px and min_width_px must be multiples of width_multiple_px")
         if not self.scale > 0:
-            raise SpecError(f"input: scale {self.scale} must be positive")
+            raise SpecError(f"input: scale {shown(self.scale)} must be positive")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         if self.backbone not in ("r31", "edge"):
-            raise SpecError(f"network: backbone {self.backbone!r} is neither 'r31' nor 'edge'")
+            raise SpecError(f"network: backbone {shown(self.backbone)} is neither r31 nor edge")
         if self.widths and (self.backbone != "edge" or len(self.widths) != 4):
             raise SpecError("network: widths are four channel counts, and of the edge backbone only")
         if self.hidden_size < 1 or self.max_length < 1:
@@ -130,7 +130,8 @@ class ModelSpec:
         if not isinstance(data, Mapping):
             raise SpecError("spec: not a JSON object")
         if data.get("format") != FORMAT:
-            raise SpecError(f"spec: format {data.get('format')!r}; this version reads format {FORMAT}: update the kit")
+            found = shown(data.get("format"))
+            raise SpecError(f"spec: format {found}; this version reads format {FORMAT}: update the kit")
         parts = {key: value for key, value in data.items() if key != "format"}
         for key, kind in (("charset", CharsetSpec), ("input", InputSpec), ("network", NetworkSpec)):
             parts[key] = _build(kind, parts.get(key), key)
@@ -152,10 +153,10 @@ def _build(kind: type, data: Any, where: str) -> Any:
     kinds = {f.name: f.type for f in fields(kind)}
     missing, unknown = set(kinds) - set(data) - ADDED, set(data) - set(kinds)
     if missing or unknown:
-        raise SpecError(f"{where}: missing {sorted(missing)}, unknown {sorted(unknown)}")
+        raise SpecError(f"{where}: missing {shown(sorted(missing))}, unknown {shown(sorted(unknown))}")
     for key, value in data.items():
         if not _is_a(value, kinds[key]):
-            raise SpecError(f"{where}: {key} is {str(value)[:40]!r}, which is not of the kind this field takes")
+            raise SpecError(f"{where}: {key} is {shown(value)}, which is not of the kind this field takes")
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
 
 

@@ -61,37 +61,35 @@ class Bundle : public testing::Test {
 
 const std::string rebuild = "; build it again with convert/build_engine.py";
 
-TEST_F(Bundle, IsHeldAgainstItsPapers) {
-    const auto at = folder.string() + ": ", papers = folder.string() + "/engine.json: ";
+TEST_F(Bundle, IsHeldAgainstItsManifest) {
+    const auto at = folder.string() + ": ", json = folder.string() + "/engine.json: ";
     EXPECT_EQ(complaint(), at + "engine.json and model.onnx describe different models" + rebuild);
     EXPECT_EQ(
         complaint([](Json& m) { m["format"] = 9; }),
-        papers + "format 9, but this version reads 1; update the kit, or build it again with convert/build_engine.py");
+        json + "format 9, but this version reads 1; update the kit, or build it again with convert/build_engine.py");
     EXPECT_EQ(complaint([](Json& m) { m.erase("batch"), m["x"] = 1; }),
-              papers + "top level: missing ['batch'], unknown ['x']" + rebuild);
+              json + "top level: missing [\"batch\"], unknown [\"x\"]" + rebuild);
     EXPECT_EQ(complaint([](Json& m) { m["batch"]["opt"] = 99; }),
-              papers + "batch: needs 1 <= min <= opt <= max, not 1, 99, 32");
+              json + "batch: needs 1 <= min <= opt <= max, not 1, 99, 32");
     EXPECT_EQ(complaint([](Json& m) { m["batch"]["opt"] = true; }),
-              papers + "batch: opt is True, not a number that fits" + rebuild);
-    EXPECT_EQ(complaint([](Json& m) {
-                  m["files"] = {{"../model.onnx", ""}};
-              }),
-              papers + "file name '../model.onnx' leaves the engine's folder" + rebuild);
+              json + "batch: opt is true, not a number that fits" + rebuild);
+    EXPECT_EQ(complaint([](Json& m) { m["files"] = {{"../model.onnx", ""}}; }),
+              json + "file name \"../model.onnx\" leaves the engine's folder" + rebuild);
     EXPECT_EQ(complaint([](Json& m) { m["files"]["model.onnx"] = "abc"; }),
-              papers + "model.onnx: 'abc' is no SHA-256" + rebuild);
+              json + "model.onnx: \"abc\" is no SHA-256" + rebuild);
     EXPECT_EQ(
         complaint([](Json& m) { m["files"]["model.onnx"] = std::string(64, '0'); }),
         folder.string() + "/model.onnx: damaged or replaced (its SHA-256 is not the one in engine.json)" + rebuild);
     EXPECT_EQ(complaint([](Json& m) { m["files"]["b"] = std::string(64, '0'); }),
               folder.string() + "/b: missing, though engine.json lists it" + rebuild);
     EXPECT_EQ(complaint([](Json& m) { m["backend"] = "x"; }),
-              papers + "unknown backend 'x'; known are onnxruntime, tensorrt, tensorrt-rtx: update the kit");
+              json + "unknown backend \"x\"; known are onnxruntime, tensorrt, tensorrt-rtx: update the kit");
     EXPECT_NE(complaint([](Json& m) { m["backend"] = "tensorrt"; }), "");
     EXPECT_EQ(complaint([](Json& m) { m["model"]["name"] = 3; }),
-              papers + "model: spec: name is '3', which is not of the kind this field takes");
+              json + "model: spec: name is 3, which is not of the kind this field takes");
 }
 
-TEST_F(Bundle, WithoutPapersIsNone) {
+TEST_F(Bundle, WithoutManifestIsNone) {
     try {
         open_engine(folder.string());
         FAIL();

@@ -57,17 +57,17 @@ TEST(Spec, IsRead) {
 
 TEST(Spec, SaysWhatIsWrong) {
     EXPECT_EQ(complaint([](Json& d) { d["format"] = "2"; }),
-              "spec: format '2'; this version reads format 1: update the kit");
+              "spec: format \"2\"; this version reads format 1: update the kit");
     EXPECT_EQ(complaint([](Json& d) { d.erase("charset"); }), "charset: missing or not a JSON object");
-    EXPECT_EQ(complaint([](Json& d) { d["x"] = 1; }), "spec: missing [], unknown ['x']");
+    EXPECT_EQ(complaint([](Json& d) { d["x"] = 1; }), "spec: missing [], unknown [\"x\"]");
     EXPECT_EQ(complaint([](Json& d) { d["input"].erase("mean"), d["input"]["y"] = 1; }),
-              "input: missing ['mean'], unknown ['y']");
+              "input: missing [\"mean\"], unknown [\"y\"]");
     EXPECT_EQ(complaint([](Json& d) { d["network"]["max_length"] = true; }),
-              "network: max_length is 'True', which is not of the kind this field takes");
+              "network: max_length is true, which is not of the kind this field takes");
     EXPECT_EQ(complaint([](Json& d) { d["charset"]["tokens"][1] = "a"; }),
-              "charset: 'a' appears more than once; every token needs one id");
+              "charset: \"a\" appears more than once; every token needs one id");
     EXPECT_EQ(complaint([](Json& d) { d["charset"]["tokens"][0] = "ab"; }),
-              "charset: 'ab' is not a single character and not a special token");
+              "charset: \"ab\" is not a single character and not a special token");
     EXPECT_EQ(complaint([](Json& d) { d["charset"]["pad_id"] = 9; }), "charset: pad_id 9 is outside the 5 tokens");
     EXPECT_EQ(complaint([](Json& d) { d["charset"]["class_count"] = 3; }), "charset: class_count 3 must be in 4…5");
     EXPECT_EQ(complaint([](Json& d) { d["input"]["scale"] = 0; }), "input: scale 0.0 must be positive");
@@ -85,10 +85,9 @@ TEST(Charset, DecodesUpToTheEnd) {
     EXPECT_EQ(charset.decode(endless, scores, 3).text, "aß");
 }
 
-TEST(Wording, IsPythons) {
-    EXPECT_EQ(quoted("it's"), "\"it's\"");
-    EXPECT_EQ(quoted("a\n\\'\""), "'a\\n\\\\\\'\"'");
-    EXPECT_EQ(in_words(Json::parse(R"([null, 1.0, {"k": "v"}])")), "[None, 1.0, {'k': 'v'}]");
+TEST(Wording, ShowsValuesAsJson) {
+    EXPECT_EQ(shown(Json::parse(R"([null, 1.0, {"k": "it's\n"}])")), R"([null,1.0,{"k":"it's\n"}])");
+    EXPECT_EQ(shown(std::string(500, 'a')), "\"" + std::string(199, 'a') + "…");
     EXPECT_EQ(characters("aß\xff€").size(), 4u);
     EXPECT_EQ(characters("\xed\xa0\x80").size(), 3u);  // a surrogate is no UTF-8
 }

@@ -102,19 +102,19 @@ def test_accuracy_may_be_unknown(bundle: Path) -> None:
     ("key", "value", "says"),
     [
         ("format", 7, "format 7, but this version reads 1; update the kit"),
-        ("format", None, "format None"),
-        ("backend", None, r"missing ['backend']"),
-        ("colour", "BGR", "unknown ['colour']"),
-        ("backend", "openvino", "unknown backend 'openvino'; known are onnxruntime, tensorrt"),
-        ("precision", "int4", "unknown precision 'int4'"),
+        ("format", None, "format null"),
+        ("backend", None, 'missing ["backend"]'),
+        ("colour", "BGR", 'unknown ["colour"]'),
+        ("backend", "openvino", 'unknown backend "openvino"; known are onnxruntime, tensorrt'),
+        ("precision", "int4", 'unknown precision "int4"'),
         ("batch", {"min": 4, "opt": 2, "max": 8}, "needs 1 <= min <= opt <= max, not 4, 2, 8"),
-        ("batch", {"min": 1, "opt": 2}, "batch: missing ['max']"),
+        ("batch", {"min": 1, "opt": 2}, 'batch: missing ["max"]'),
         ("batch", {"min": 1, "opt": 1.5, "max": 8}, "opt is 1.5, not a number that fits"),
         ("batch", [1, 2, 3], "batch: not a JSON object"),
         ("accuracy", {"words": 1}, "accuracy: missing"),
         ("versions", {"onnxruntime": 1.2}, "versions: not a JSON object of texts"),
         ("history", {}, "history: not a list"),
-        ("model", {}, "model: spec: format None"),
+        ("model", {}, "model: spec: format null"),
         ("files", {}, "lists no model.onnx"),
         ("files", {"model.onnx": "0" * 64}, "damaged or replaced"),
         ("files", {"model.onnx": "0"}, "no SHA-256"),
@@ -126,7 +126,7 @@ def test_accuracy_may_be_unknown(bundle: Path) -> None:
         ("files", {"..": "0" * 64}, "leaves the engine's folder"),
     ],
 )
-def test_papers_that_are_wrong(bundle: Path, key: str, value: Any, says: str) -> None:
+def test_manifests_that_are_wrong(bundle: Path, key: str, value: Any, says: str) -> None:
     change(bundle, key, value)
     assert says in refusal(bundle)
 
@@ -169,7 +169,7 @@ def spec_with(**network: Any) -> str:
     ("options", "says"),
     [
         (FakeOptions(spec_json=None), "not one of our models: no robustscanner.spec metadata; export it with convert"),
-        (FakeOptions(spec_json="{}"), "spec: format None"),
+        (FakeOptions(spec_json="{}"), "spec: format null"),
         (
             FakeOptions(spec_json=spec_with(max_length=7)),
             "tokens is tensor(int32) [N, 6], but its spec needs tensor(int32) [N, 7]",

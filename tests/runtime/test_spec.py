@@ -37,24 +37,24 @@ def changed(*keys: str, value: Any) -> str:
         ("{", "not JSON"),
         ("[]", "not a JSON object"),
         (changed("format", value=2), "format 2; this version reads format 1"),
-        (changed("format", value=None), "format None"),
-        (changed("colour", value="BGR"), r"unknown \['colour'\]"),
+        (changed("format", value=None), "format null"),
+        (changed("colour", value="BGR"), r'unknown \["colour"\]'),
         (changed("charset", value=None), "charset: missing"),
-        (changed("input", "mean", value=None), r"input: missing \['mean'\]"),
-        (changed("input", "resize", value="cubic"), "'cubic' is neither 'linear' nor 'area'"),
+        (changed("input", "mean", value=None), r'input: missing \["mean"\]'),
+        (changed("input", "resize", value="cubic"), '"cubic" is neither linear nor area'),
         (changed("input", "width_px", value=158), "multiples of width_multiple_px"),
         (changed("input", "scale", value=0), "must be positive"),
         (changed("input", "height_px", value="48"), "input: "),
-        (changed("network", "backbone", value="vit"), "neither 'r31' nor 'edge'"),
+        (changed("network", "backbone", value="vit"), "neither r31 nor edge"),
         (changed("network", "widths", value=[1, 2]), "four channel counts"),
         (changed("network", "max_length", value=0), "must be positive"),
         (
             changed("charset", "tokens", value=["a", "a", "<UKN>", "<BOS/EOS>", "<PAD>", "b"]),
-            "'a' appears more than once",
+            '"a" appears more than once',
         ),
         (
             changed("charset", "tokens", value=["ab", "c", "d", "<UKN>", "<BOS/EOS>", "<PAD>"]),
-            "'ab' is not a single character",
+            '"ab" is not a single character',
         ),
         (changed("charset", "pad_id", value=99), "pad_id 99 is outside the 6 tokens"),
         (changed("charset", "class_count", value=3), "class_count 3 must be in 5…6"),
@@ -89,7 +89,7 @@ def test_tokens_must_be_a_list(tokens: Any) -> None:
 
 
 def test_duplicate_in_alphabet() -> None:
-    with pytest.raises(SpecError, match="'b' appears more than once"):
+    with pytest.raises(SpecError, match='"b" appears more than once'):
         CharsetSpec.of("abb")
 
 

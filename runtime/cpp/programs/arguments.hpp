@@ -1,41 +1,34 @@
-// A command line: options with and without a value, in any order with what they apply to.
+// A command line, as getopt_long(3) reads it.
 #pragma once
 
-#include <map>
+#include <functional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 namespace programs {
 
-// Wrong usage.
+// Wrong usage; without a text where getopt_long has said already what is wrong.
 class UsageError : public std::runtime_error {
    public:
-    using std::runtime_error::runtime_error;
+    explicit UsageError(const std::string& error = "") : std::runtime_error(error.empty() ? "" : error + "\n") {}
 };
 
-struct OptionSpec {
-    std::string name;  // "--output"
-    char letter;       // 'o'; 0: none
+struct Option {
+    const char* name;  // of the long form, without dashes
+    char letter;       // of the short form; 0: none
     bool takes_value;
+    std::function<void(const char* value)> take;
 };
 
-// What was given.
-class Arguments {
-   public:
-    // Throws UsageError for an option that is unknown, or has no value, or one too many.
-    Arguments(int count, const char* const* texts, const std::vector<OptionSpec>& known);
+// Hands options to what takes them; returns all other arguments: the pictures.
+// Throws UsageError: no picture, or an option that is unknown or abbreviated, lacks its value, or has one too many.
+std::vector<std::string> read_arguments(int count, char* const* texts, const std::vector<Option>& known);
 
-    const std::vector<std::string>& rest() const { return rest_; }
-    bool has(const std::string& name) const { return given_.count(name) > 0; }
-    std::string text(const std::string& name, const std::string& otherwise) const;
+// Ends the program with this on standard output: the answer to --help.
+[[noreturn]] void end_with(const char* text);
 
-    // A whole number within bounds; throws UsageError.
-    int number(const std::string& name, int otherwise, int least, int most) const;
-
-   private:
-    std::map<std::string, std::string> given_;
-    std::vector<std::string> rest_;
-};
+// A whole number within bounds; throws UsageError.
+int number(const std::string& text, int least, int most);
 
 }  // namespace programs

@@ -9,7 +9,6 @@
 
 #include "arguments.hpp"
 #include "files.hpp"
-#include "interrupt.hpp"
 #include "program.hpp"
 #include "robustscanner/recognizer.hpp"
 
@@ -18,28 +17,20 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr const char* usage =
-    "usage: bench [-h] [--engine PATH] [--batch PICTURES] [--threads N] [--device N] [--rounds N]\n"
-    "             [--no-spinning] [--turns] IMAGE [IMAGE ...]\n";
+constexpr const char* help = R"(usage: bench [OPTION]... IMAGE...
 
-constexpr const char* help = R"(
 Measures the latency of one engine: pictures are decoded first, then resized and read again and again.
 
-options:
-  --engine PATH         NAME.engine folder or NAME.onnx (default: the shipped model)
-  --batch PICTURES      pictures of one call (default: 1)
-  --threads N           CPU threads (default: all cores that are free to use)
-  --device N            GPU of a TensorRT engine (default: 0)
-  --rounds N            calls to time (default: 200)
-  --no-spinning         idle threads sleep
-  --turns               a round for every line of stdin, each picture once: programs that are compared take turns
+  --engine PATH      NAME.engine folder or NAME.onnx (default: the shipped model)
+  --batch PICTURES   pictures of one call (default: 1)
+  --threads N        CPU threads (default: all cores that are free to use)
+  --device N         GPU of a TensorRT engine (default: 0)
+  --rounds N         calls to time (default: 200)
+  --no-spinning      idle threads sleep
+  --turns            a round for every line of stdin, each picture once: programs that are compared take turns
 
-prints one line of JSON; times are of one call, in milliseconds; with --turns, a line for every round: all its times
+Prints one line of JSON; times are of one call, in milliseconds. With --turns: a line for every round, all its times.
 )";
-
-const std::vector<OptionSpec> known = {{"--help", 'h', false},      {"--engine", 0, true}, {"--batch", 0, true},
-                                       {"--threads", 0, true},      {"--device", 0, true}, {"--rounds", 0, true},
-                                       {"--no-spinning", 0, false}, {"--turns", 0, false}};
 
 constexpr int warm_up_rounds = 10;
 
@@ -78,17 +69,16 @@ double read_ms(const robustscanner::Recognizer& recognizer, const std::vector<ro
 std::vector<double> measure(const robustscanner::Recognizer& recognizer,
                             const std::vector<robustscanner::Image>& images, std::size_t batch, int rounds) {
     std::vector<double> times_ms;
-    for (int round = -warm_up_rounds; round < rounds; ++round) {
+    for (int round = 0; round < warm_up_rounds + rounds; ++round) {
         check_interrupt();
-        const auto position = static_cast<std::size_t>(round + warm_up_rounds) * batch;
-        const double time_ms = read_ms(recognizer, batch_from(images, position, batch));
-        if (round >= 0) times_ms.push_back(time_ms);
+        const double time_ms = read_ms(recognizer, batch_from(images, static_cast<std::size_t>(round) * batch, batch));
+        if (round >= warm_up_rounds) times_ms.push_back(time_ms);
     }
     std::sort(times_ms.begin(), times_ms.end());
     return times_ms;
 }
 
-void take_turns(const robustscanner::Recognizer& recognizer, const std::vector<robustscanner::Image>& images) {
+int take_turns(const robustscanner::Recognizer& recognizer, const std::vector<robustscanner::Image>& images) {
     for (std::string line; std::getline(std::cin, line);) {
         std::string times;
         for (const auto& image : images) {
@@ -97,34 +87,46 @@ void take_turns(const robustscanner::Recognizer& recognizer, const std::vector<r
         std::printf("[%s]\n", times.c_str());
         std::fflush(stdout);
     }
+    return 0;
 }
 
-int run(int count, const char* const* texts) {
-    const Arguments given(count, texts, known);
-    if (given.has("--help")) {
-        std::printf("%s%s", usage, help);
-        return 0;
-    }
-    if (given.rest().empty()) throw UsageError("the following arguments are required: IMAGE");
-    robustscanner::SessionOptions options;
-    options.threads = given.number("--threads", options.threads, 1, robustscanner::max_threads);
-    options.gpu.device = given.number("--device", 0, 0, 1024);
-    options.spinning = !given.has("--no-spinning");
-    const int batch = given.number("--batch", 1, 1, 1024), rounds = given.number("--rounds", 200, 1, 1'000'000);
-    const auto images = load(given.rest());
+struct Options {
+    std::string engine;  // empty: the shipped model
+    robustscanner::SessionOptions session;
+    int batch = 1, rounds = 200;
+    bool turns = false;
+    std::vector<std::string> images;
+};
+
+Options parse(int count, char* const* texts) {
+    Options options;
+    options.images =
+        read_arguments(count, texts,
+                       {{"help", 'h', false, [](auto) { end_with(help); }},
+                        {"engine", 0, true, [&](auto value) { options.engine = value; }},
+                        {"batch", 0, true, [&](auto value) { options.batch = number(value, 1, 1024); }},
+                        {"threads", 0, true,
+                         [&](auto value) { options.session.threads = number(value, 1, robustscanner::max_threads); }},
+                        {"device", 0, true, [&](auto value) { options.session.gpu.device = number(value, 0, 1024); }},
+                        {"rounds", 0, true, [&](auto value) { options.rounds = number(value, 1, 1'000'000); }},
+                        {"no-spinning", 0, false, [&](auto) { options.session.spinning = false; }},
+                        {"turns", 0, false, [&](auto) { options.turns = true; }}});
+    return options;
+}
+
+int run(const Options& options) {
+    const auto images = load(options.images);
     const auto began = Clock::now();
-    const robustscanner::Recognizer recognizer(given.text("--engine", robustscanner::default_engine()), options, batch);
+    const auto engine = options.engine.empty() ? robustscanner::default_engine() : options.engine;
+    const robustscanner::Recognizer recognizer(engine, options.session, options.batch);
     const std::chrono::duration<double, std::milli> opening = Clock::now() - began;
-    if (given.has("--turns")) {
-        take_turns(recognizer, images);
-        return 0;
-    }
-    const auto times_ms = measure(recognizer, images, static_cast<std::size_t>(batch), rounds);
+    if (options.turns) return take_turns(recognizer, images);
+    const auto times_ms = measure(recognizer, images, static_cast<std::size_t>(options.batch), options.rounds);
     std::printf(
         "{\"batch\": %d, \"threads\": %d, \"rounds\": %d, \"median_ms\": %.3f, \"p95_ms\": %.3f, "
         "\"min_ms\": %.3f, \"open_ms\": %.1f, \"peak_mib\": %.1f}\n",
-        batch, options.threads, rounds, percentile(times_ms, 0.5), percentile(times_ms, 0.95), times_ms.front(),
-        opening.count(), peak_mib());
+        options.batch, options.session.threads, options.rounds, percentile(times_ms, 0.5), percentile(times_ms, 0.95),
+        times_ms.front(), opening.count(), peak_mib());
     return 0;
 }
 
@@ -132,5 +134,5 @@ int run(int count, const char* const* texts) {
 }  // namespace programs
 
 int main(int count, char** texts) {
-    return programs::exit_status(std::string(programs::usage) + "bench: ", [&] { return programs::run(count, texts); });
+    return programs::exit_status(programs::help, [&] { return programs::run(programs::parse(count, texts)); });
 }

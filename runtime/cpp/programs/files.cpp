@@ -1,20 +1,19 @@
 #include "files.hpp"
 
-#include <unistd.h>
+#include <fnmatch.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <clocale>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
-#include <cwchar>
 #include <cwctype>
 #include <filesystem>
-#include <sstream>
+#include <iostream>
 
 #include "file.hpp"
-#include "interrupt.hpp"
-#include "pattern.hpp"
+#include "program.hpp"
 #include "robustscanner/errors.hpp"
 #include "wording.hpp"
 
@@ -28,8 +27,6 @@ using robustscanner::tidy;
 constexpr std::array<const char*, 12> suffixes = {".bmp", ".gif", ".jpeg", ".jpg", ".pbm",  ".pgm",
                                                   ".png", ".pnm", ".ppm",  ".tif", ".tiff", ".webp"};
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
 bool is_picture_name(const fs::path& name) {
     const auto suffix = robustscanner::lowered(name.extension().string());
     return name.string()[0] != '.' && std::find(suffixes.begin(), suffixes.end(), suffix) != suffixes.end();
@@ -39,8 +36,6 @@ std::vector<std::string> naturally_sorted(std::vector<std::string> paths) {
     std::stable_sort(paths.begin(), paths.end(), naturally_before);
     return paths;
 }
-
-std::string all_suffixes() { return robustscanner::joined({suffixes.begin(), suffixes.end()}, " "); }
 
 std::vector<std::string> in_folder(const std::string& folder) {
     std::vector<std::string> files;
@@ -52,92 +47,93 @@ std::vector<std::string> in_folder(const std::string& folder) {
         throw ImageError(folder + ": " + robustscanner::reason(error.code()) + "; check its permissions");
     }
     if (files.empty()) {
-        throw ImageError(folder + ": holds no pictures (" + all_suffixes() + "); its folders are not searched");
+        throw ImageError(folder + ": holds no pictures (" +
+                         robustscanner::joined({suffixes.begin(), suffixes.end()}, " ") +
+                         "); its folders are not searched");
     }
     return naturally_sorted(std::move(files));
 }
 
-// Small letters, of Unicode as far as the system's C.UTF-8 locale knows it.
-std::string folded(const std::string& text) {
-    static const locale_t unicode = newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
-    std::string result;
-    for (const auto& letter : robustscanner::characters(text)) {
-        std::mbstate_t state{};
-        wchar_t wide = 0;
-        const auto before = uselocale(unicode ? unicode : LC_GLOBAL_LOCALE);
-        std::array<char, 16> bytes{};
-        const bool known = std::mbrtowc(&wide, letter.data(), letter.size(), &state) == letter.size();
-        const auto count =
-            known ? std::wcrtomb(bytes.data(), static_cast<wchar_t>(std::towlower(static_cast<std::wint_t>(wide))),
-                                 &state)
-                  : static_cast<std::size_t>(-1);
-        uselocale(before);
-        result += count < bytes.size() ? std::string(bytes.data(), count) : letter;
-    }
-    return result;
+bool is_pattern(const std::string& text) { return text.find_first_of("*?[") != text.npos; }
+
+bool is_folder(const fs::path& path) {
+    std::error_code unknown;
+    return fs::is_directory(path, unknown);
 }
 
-// Text and digits alternate, text first.
-std::vector<std::string> natural_key(const std::string& path) {
-    std::vector<std::string> pieces(1);
-    for (const char c : path) {
-        if (is_digit(c) != (pieces.size() % 2 == 0)) pieces.emplace_back();
-        pieces.back() += c;
+// Adds the files below a folder that the pieces of a pattern match, as Python's glob does: ** is any number of folders.
+// Symbolic links are followed, until the system finds them too many.
+void add_matches(const fs::path& folder, fs::path::iterator piece, fs::path::iterator end,
+                 std::vector<std::string>& found) {
+    std::error_code unreadable;
+    if (piece == end) {
+        if (fs::exists(folder, unreadable) && !is_folder(folder)) found.push_back(tidy(folder.string()));
+        return;
     }
-    for (std::size_t index = 0; index < pieces.size(); ++index) {
-        auto& piece = pieces[index];
-        if (index % 2) {
-            piece.erase(0, std::min(piece.find_first_not_of('0'), piece.size()));
+    const auto next = std::next(piece);
+    if (!is_pattern(piece->string())) return add_matches(folder / *piece, next, end, found);
+    const bool deep = *piece == "**";
+    if (deep) add_matches(folder, next, end, found);
+    for (fs::directory_iterator entry(folder.empty() ? "." : folder, unreadable), last; !unreadable && entry != last;
+         entry.increment(unreadable)) {
+        const auto name = entry->path().filename();
+        const bool matches = !fnmatch(piece->c_str(), name.c_str(), FNM_PERIOD | FNM_NOESCAPE);
+        const bool enter = !deep || next == end || is_folder(folder / name);
+        if (matches && enter) add_matches(folder / name, deep ? piece : next, end, found);
+    }
+}
+
+// Its order is the natural one: small letters, and before them numbers, each as its length and its digits. A byte that
+// is no UTF-8 counts as in Python, as half of a surrogate pair.
+std::u32string natural_key(const std::string& path) {
+    constexpr char32_t letters = 1 << 16;  // numbers are shorter
+    std::u32string key;
+    for (std::size_t at = 0, end; at < path.size(); at = end) {
+        end = std::min(path.find_first_not_of("0123456789", at), path.size());
+        if (end > at) {
+            at = std::min(path.find_first_not_of('0', at), end);
+            key += static_cast<char32_t>(end - at);
+            for (; at < end; ++at) key += static_cast<char32_t>(path[at]);
         } else {
-            piece = folded(piece);
+            end = at + std::max<std::size_t>(robustscanner::character_bytes(path, at), 1);
+            wchar_t wide = 0;
+            const bool known = std::mbtowc(&wide, &path[at], end - at) > 0;
+            key += letters + (known ? std::towlower(static_cast<std::wint_t>(wide))
+                                    : 0xdc00u + static_cast<unsigned char>(path[at]));
         }
     }
-    if (pieces.size() % 2 == 0) pieces.emplace_back();
-    return pieces;
+    return key;
 }
 
 }  // namespace
 
 std::vector<std::string> find_pictures(const std::string& argument) {
     const auto path = tidy(argument);
+    if (is_folder(path)) return in_folder(path);
     std::error_code unknown;
-    if (fs::is_directory(path, unknown)) return in_folder(path);
     if (fs::exists(path, unknown) || !is_pattern(argument)) return {path};
+    const fs::path pattern(argument);
     std::vector<std::string> found;
-    for (const auto& match : matches(argument)) {
-        if (!fs::is_directory(match, unknown)) found.push_back(tidy(match));
-    }
+    add_matches({}, pattern.begin(), pattern.end(), found);
     if (found.empty()) throw ImageError(argument + ": matches no file; check the pattern");
     return naturally_sorted(std::move(found));
 }
 
 std::vector<std::string> read_list() {
-    std::string text;
-    std::array<char, 1 << 14> piece{};
-    for (ssize_t count = 1; count; text.append(piece.data(), static_cast<std::size_t>(count))) {
-        count = ::read(STDIN_FILENO, piece.data(), piece.size());
-        if (count < 0 && errno == EINTR) throw Interrupted();
-        if (count < 0)
-            throw ImageError(std::string("standard input: ") + std::strerror(errno) + "; give paths instead");
-    }
-    std::istringstream lines(text);
     std::vector<std::string> paths;
-    for (std::string line; std::getline(lines, line);) {
+    for (std::string line; std::getline(std::cin, line);) {
         line.erase(line.find_last_not_of('\r') + 1);
         if (!line.empty()) paths.push_back(line);
+    }
+    check_interrupt();
+    if (std::ferror(stdin)) {
+        throw ImageError(std::string("standard input: ") + std::strerror(errno) + "; give paths instead");
     }
     return paths;
 }
 
 bool naturally_before(const std::string& left, const std::string& right) {
-    const auto first = natural_key(left), second = natural_key(right);
-    for (std::size_t index = 0; index < std::min(first.size(), second.size()); ++index) {
-        const auto &a = first[index], &b = second[index];
-        if (a == b) continue;
-        if (index % 2 && a.size() != b.size()) return a.size() < b.size();  // numbers, without leading zeros
-        return a < b;
-    }
-    return first.size() < second.size();
+    return natural_key(left) < natural_key(right);
 }
 
 }  // namespace programs

@@ -6,11 +6,17 @@
 
 namespace programs {
 
+class Interrupted {};  // Ctrl-C: work stops at the next file or batch, and what was half done is removed
+class ClosedPipe {};   // who read standard output has had enough, as in `… | head`
+
+// Throws Interrupted when a signal came.
+void check_interrupt();
+
 // Writes `error: …`.
 void report(const std::string& error);
 
-// Runs a program's work; returns its exit status: what the work says, 1 behind `error: …`, 2 behind how to use it, and
-// 130 after Ctrl-C.
-int exit_status(const std::string& usage, const std::function<int()>& work);
+// Runs a program's work; returns its exit status: what the work says, 1 after `error: …`, 2 after the usage, which is
+// the first line of the help, and 130 after Ctrl-C. A signal is noted, and breaks off reading.
+int exit_status(const std::string& help, const std::function<int()>& work);
 
 }  // namespace programs

@@ -16,8 +16,7 @@ using robustscanner::Reading;
 
 constexpr double low_score = 0.5;                              // red below it
 constexpr int picture_height_px = 64, picture_width_px = 208;  // that a picture is fitted into
-constexpr int margin_px = 16;
-constexpr int text_px = 34, small_px = 22;  // height of a line
+constexpr int margin_px = 16, text_px = 34, small_px = 22;     // the last two: height of a line
 constexpr int cell_height_px = picture_height_px + text_px + 2 * small_px + 2 * margin_px;
 constexpr int cell_width_px = picture_width_px + margin_px;
 constexpr double aspect = 1.5;  // width to height of a whole sheet

@@ -1,43 +1,28 @@
 #include "table.hpp"
 
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "wording.hpp"
 
 namespace programs {
 namespace {
 
-std::string formatted(const char* format, double number) {
-    char text[32];
-    std::snprintf(text, sizeof text, format, number);
-    return text;
-}
+using robustscanner::Json;
 
-std::string formatted(const char* format, unsigned number) {
-    char text[32];
-    std::snprintf(text, sizeof text, format, number);
-    return text;
-}
+bool is_utf8(const std::string& letter) { return robustscanner::character_bytes(letter, 0) == letter.size(); }
 
-// Rounded to four digits, without zeros that say nothing.
-std::string json_number(double number) {
-    auto text = formatted("%.4f", number);
-    while (text.back() == '0' && text[text.size() - 2] != '.') text.pop_back();
+std::string with_digits(double score) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.4f", score);
     return text;
 }
 
 std::string json_text(const std::string& text) {
-    static const std::string plain = "\"\\\n\r\t\b\f", letters = "\"\\nrtbf";
     std::string result = "\"";
-    for (const char c : text) {
-        const auto known = plain.find(c);
-        if (known != plain.npos) {
-            result += std::string("\\") + letters[known];
-        } else if (static_cast<unsigned char>(c) < 0x20) {
-            result += formatted("\\u%04x", static_cast<unsigned>(c));
-        } else {
-            result += c;
-        }
+    for (const auto& letter : robustscanner::characters(text)) {
+        const auto quoted = is_utf8(letter) ? Json(letter).dump() : " " + letter + " ";
+        result.append(quoted, 1, quoted.size() - 2);
     }
     return result + "\"";
 }
@@ -54,13 +39,13 @@ std::string csv_text(const std::string& text) {
 std::string header(Format format) { return format == Format::csv ? "path,text,score\n" : ""; }
 
 std::string line(Format format, const std::string& path, const robustscanner::Reading& reading) {
-    const auto score = formatted("%.4f", reading.score);
+    const auto score = with_digits(reading.score);
     switch (format) {
         case Format::tsv:
             return as_utf8(on_one_line(path)) + "\t" + on_one_line(reading.text) + "\t" + score + "\n";
         case Format::json:
             return "{\"path\": " + as_utf8(json_text(path)) + ", \"text\": " + json_text(reading.text) +
-                   ", \"score\": " + json_number(reading.score) + "}\n";
+                   ", \"score\": " + Json::parse(score).dump() + "}\n";
         case Format::csv:
             return as_utf8(csv_text(path)) + "," + csv_text(reading.text) + "," + score + "\n";
     }
@@ -78,8 +63,9 @@ std::string on_one_line(const std::string& text) {
 std::string as_utf8(const std::string& text) {
     std::string result;
     for (const auto& letter : robustscanner::characters(text)) {
-        const bool valid = robustscanner::character_bytes(letter, 0) == letter.size();
-        result += valid ? letter : formatted("\\udc%02x", static_cast<unsigned>(static_cast<unsigned char>(letter[0])));
+        char escaped[8];
+        std::snprintf(escaped, sizeof escaped, "\\udc%02x", static_cast<unsigned char>(letter[0]));
+        result += is_utf8(letter) ? letter : escaped;
     }
     return result;
 }

@@ -34,13 +34,13 @@ void check_keys(const Json& data, const Keys& required, const Keys& optional, co
     known.insert(optional.begin(), optional.end());
     const auto missing = without(required, keys_of(data)), unknown = without(keys_of(data), known);
     if (!missing.empty() || !unknown.empty()) {
-        throw EngineError((where.empty() ? "top level" : where) + ": missing " + quoted(missing) + ", unknown " +
-                          quoted(unknown) + "; " + rebuild);
+        throw EngineError((where.empty() ? "top level" : where) + ": missing " + shown(missing) + ", unknown " +
+                          shown(unknown) + "; " + rebuild);
     }
 }
 
 EngineError no_number(const std::string& where, const char* name, const Json& value) {
-    return EngineError(where + ": " + name + " is " + in_words(value) + ", not a number that fits; " + rebuild);
+    return EngineError(where + ": " + name + " is " + shown(value) + ", not a number that fits; " + rebuild);
 }
 
 int whole(const Json& data, const char* name, const std::string& where) {
@@ -105,18 +105,17 @@ bool is_sha256(const std::string& text) {
 
 void check_manifest(const EngineManifest& manifest) {
     if (!contains(precisions, manifest.precision)) {
-        throw EngineError("unknown precision " + quoted(manifest.precision) + "; known are " +
-                          joined(precisions, ", "));
+        throw EngineError("unknown precision " + shown(manifest.precision) + "; known are " + joined(precisions, ", "));
     }
     if (!contains(backends, manifest.backend)) {
-        throw EngineError("unknown backend " + quoted(manifest.backend) + "; known are " + joined(backends, ", ") +
+        throw EngineError("unknown backend " + shown(manifest.backend) + "; known are " + joined(backends, ", ") +
                           ": update the kit");
     }
     for (const auto& [name, digest] : manifest.files) {
         if (!is_plain_name(name)) {
-            throw EngineError("file name " + quoted(name) + " leaves the engine's folder; " + rebuild);
+            throw EngineError("file name " + shown(name) + " leaves the engine's folder; " + rebuild);
         }
-        if (!is_sha256(digest)) throw EngineError(name + ": " + quoted(digest) + " is no SHA-256; " + rebuild);
+        if (!is_sha256(digest)) throw EngineError(name + ": " + shown(digest) + " is no SHA-256; " + rebuild);
     }
 }
 
@@ -208,7 +207,7 @@ EngineManifest EngineManifest::from_json(const std::string& json) {
     }
     const auto number = data.is_object() && data.contains("format") ? data["format"] : Json();
     if (number != Json(engine_format)) {
-        throw EngineError("format " + in_words(number) + ", but this version reads " + std::to_string(engine_format) +
+        throw EngineError("format " + shown(number) + ", but this version reads " + std::to_string(engine_format) +
                           "; update the kit, or " + rebuild);
     }
     check_keys(data, {"model", "precision", "batch", "backend", "versions", "device", "accuracy", "history", "files"},

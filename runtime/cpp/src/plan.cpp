@@ -4,6 +4,7 @@
 #include <deque>
 #include <limits>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
 
@@ -135,7 +136,7 @@ void check_state(const Plan& encoder, const Plan& decoder) {
     }
     const auto found = names_of(decoder.outputs());
     if (found != wanted) {
-        throw EngineError(decoder.name() + ": gives " + quoted(found) + ", not " + quoted(wanted) + "; " + rebuild);
+        throw EngineError(decoder.name() + ": gives " + shown(found) + ", not " + shown(wanted) + "; " + rebuild);
     }
 }
 

@@ -58,11 +58,11 @@ void check_fields(const Json& data, const std::vector<Field>& fields, const std:
     }
     const auto missing = without(required, keys_of(data)), unknown = without(keys_of(data), known);
     if (!missing.empty() || !unknown.empty()) {
-        throw SpecError(where + ": missing " + quoted(missing) + ", unknown " + quoted(unknown));
+        throw SpecError(where + ": missing " + shown(missing) + ", unknown " + shown(unknown));
     }
     for (const auto& field : fields) {
         if (data.contains(field.name) && !is_a(data[field.name], field.kind)) {
-            throw SpecError(where + ": " + field.name + " is " + quoted(in_words(data[field.name], 40)) +
+            throw SpecError(where + ": " + field.name + " is " + shown(data[field.name]) +
                             ", which is not of the kind this field takes");
         }
     }
@@ -81,7 +81,7 @@ void check_tokens(const CharsetSpec& spec) {
         if (token != " " && !seen.insert(token).second) repeated.insert(token);
     }
     if (!repeated.empty()) {
-        throw SpecError("charset: " + quoted(*repeated.begin()) + " appears more than once; every token needs one id");
+        throw SpecError("charset: " + shown(*repeated.begin()) + " appears more than once; every token needs one id");
     }
 }
 
@@ -107,17 +107,17 @@ void check(const CharsetSpec& spec) {
     for (std::size_t id = 0; id < count; ++id) {
         const auto& token = spec.tokens[id];
         if (character_bytes(token, 0) != token.size() && !special.count(static_cast<int>(id))) {
-            throw SpecError("charset: " + quoted(token) + " is not a single character and not a special token");
+            throw SpecError("charset: " + shown(token) + " is not a single character and not a special token");
         }
     }
 }
 
 void check(const InputSpec& spec) {
     if (spec.resize != "linear" && spec.resize != "area") {
-        throw SpecError("input: resize " + quoted(spec.resize) + " is neither 'linear' nor 'area'");
+        throw SpecError("input: resize " + shown(spec.resize) + " is neither linear nor area");
     }
     if (spec.width_rule != "ratio" && spec.width_rule != "scale") {
-        throw SpecError("input: width_rule " + quoted(spec.width_rule) + " is neither 'ratio' nor 'scale'");
+        throw SpecError("input: width_rule " + shown(spec.width_rule) + " is neither ratio nor scale");
     }
     if (!(0 < spec.width_multiple_px && spec.width_multiple_px <= spec.min_width_px &&
           spec.min_width_px <= spec.width_px && spec.height_px >= 1)) {
@@ -126,7 +126,7 @@ void check(const InputSpec& spec) {
     if (spec.width_px % spec.width_multiple_px || spec.min_width_px % spec.width_multiple_px) {
         throw SpecError("input: width_px and min_width_px must be multiples of width_multiple_px");
     }
-    if (!(spec.scale > 0)) throw SpecError("input: scale " + in_words(Json(spec.scale)) + " must be positive");
+    if (!(spec.scale > 0)) throw SpecError("input: scale " + shown(spec.scale) + " must be positive");
     if (std::max(spec.height_px, spec.width_px) > max_canvas_px) {
         throw SpecError("input: a canvas of more than " + std::to_string(max_canvas_px) + " pixels a side");
     }
@@ -134,7 +134,7 @@ void check(const InputSpec& spec) {
 
 void check(const NetworkSpec& spec) {
     if (spec.backbone != "r31" && spec.backbone != "edge") {
-        throw SpecError("network: backbone " + quoted(spec.backbone) + " is neither 'r31' nor 'edge'");
+        throw SpecError("network: backbone " + shown(spec.backbone) + " is neither r31 nor edge");
     }
     if (!spec.widths.empty() && (spec.backbone != "edge" || spec.widths.size() != 4)) {
         throw SpecError("network: widths are four channel counts, and of the edge backbone only");
@@ -253,7 +253,7 @@ Json parsed(const std::string& text) {
 ModelSpec spec_from(const Json& data) {
     if (!data.is_object()) throw SpecError("spec: not a JSON object");
     if (part(data, "format") != Json(format)) {
-        throw SpecError("spec: format " + in_words(part(data, "format")) + "; this version reads format " +
+        throw SpecError("spec: format " + shown(part(data, "format")) + "; this version reads format " +
                         std::to_string(format) + ": update the kit");
     }
     ModelSpec spec;

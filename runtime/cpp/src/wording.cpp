@@ -1,90 +1,20 @@
 #include "wording.hpp"
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 
 namespace robustscanner {
 namespace {
 
 constexpr std::size_t longest_line = 500;
-
-std::string escaped(unsigned char byte) {
-    char text[8];
-    std::snprintf(text, sizeof text, "\\x%02x", byte);
-    return text;
-}
-
-std::string number(double value) {
-    if (!std::isfinite(value)) return std::isnan(value) ? "nan" : value < 0 ? "-inf" : "inf";
-    char text[64];
-    const auto [end, error] = std::to_chars(text, text + sizeof text, value);
-    const std::string shortest = error == std::errc() ? std::string(text, end) : "?";
-    return shortest.find_first_of(".e") == std::string::npos ? shortest + ".0" : shortest;
-}
-
-std::string list(const Json& value) {
-    std::vector<std::string> items;
-    for (const auto& item : value) items.push_back(in_words(item));
-    return "[" + joined(items, ", ") + "]";
-}
-
-std::string object(const Json& value) {
-    std::vector<std::string> items;
-    for (const auto& item : value.items()) items.push_back(quoted(item.key()) + ": " + in_words(item.value()));
-    return "{" + joined(items, ", ") + "}";
-}
+constexpr std::size_t most_characters = 200;  // of a value in a message
 
 }  // namespace
 
-std::string quoted(const std::string& text) {
-    const bool has_single = text.find('\'') != std::string::npos, has_double = text.find('"') != std::string::npos;
-    const char quote = has_single && !has_double ? '"' : '\'';
-    std::string result(1, quote);
-    for (const char c : text) {
-        const auto byte = static_cast<unsigned char>(c);
-        if (c == quote || c == '\\') {
-            result += std::string("\\") + c;
-        } else if (c == '\n' || c == '\t' || c == '\r') {
-            result += c == '\n' ? "\\n" : c == '\t' ? "\\t" : "\\r";
-        } else {
-            result += byte < 0x20 || byte == 0x7f ? escaped(byte) : std::string(1, c);
-        }
-    }
-    return result + quote;
-}
-
-std::string quoted(const std::set<std::string>& texts) {
-    std::vector<std::string> items;
-    for (const auto& text : texts) items.push_back(quoted(text));
-    return "[" + joined(items, ", ") + "]";
-}
-
-std::string in_words(const Json& value) {
-    switch (value.type()) {
-        case Json::value_t::null:
-            return "None";
-        case Json::value_t::boolean:
-            return value.get<bool>() ? "True" : "False";
-        case Json::value_t::string:
-            return quoted(value.get_ref<const std::string&>());
-        case Json::value_t::number_float:
-            return number(value.get<double>());
-        case Json::value_t::array:
-            return list(value);
-        case Json::value_t::object:
-            return object(value);
-        default:
-            return value.dump();
-    }
-}
-
-std::string in_words(const Json& value, std::size_t length) {
-    const auto all = characters(value.is_string() ? value.get<std::string>() : in_words(value));
-    const auto end = all.begin() + static_cast<std::ptrdiff_t>(std::min(length, all.size()));
-    return joined({all.begin(), end}, "");
+std::string shown(const Json& value) {
+    const auto all = characters(value.dump(-1, ' ', false, Json::error_handler_t::replace));
+    if (all.size() <= most_characters) return joined(all, "");
+    return joined({all.begin(), all.begin() + most_characters}, "") + "…";
 }
 
 std::string joined(const std::vector<std::string>& texts, const std::string& between) {

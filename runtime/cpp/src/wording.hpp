@@ -1,9 +1,8 @@
-// How values look in messages: as the Python library writes them, so that both say the same.
+// How messages are worded: as in the Python library, so that both say the same.
 #pragma once
 
 #include <cstddef>
 #include <nlohmann/json_fwd.hpp>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -14,17 +13,8 @@ using Json = nlohmann::json;
 // The cure for most broken engines.
 inline constexpr const char* rebuild = "build it again with convert/build_engine.py";
 
-// A text in quotes.
-std::string quoted(const std::string& text);
-
-// A list of texts in quotes.
-std::string quoted(const std::set<std::string>& texts);
-
-// A JSON value: None, True, 1.5, 'text', [1, 2], {'key': 1}.
-std::string in_words(const Json& value);
-
-// The same, but for a text without its quotes, and cut to so many characters.
-std::string in_words(const Json& value, std::size_t length);
+// A value read from a file: as JSON, like in that file, and cut where it is long.
+std::string shown(const Json& value);
 
 std::string joined(const std::vector<std::string>& texts, const std::string& between);
 

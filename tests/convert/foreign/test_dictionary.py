@@ -35,7 +35,7 @@ def test_a_space_that_is_there_twice_reads_as_a_space(tmp_path: Path) -> None:
     dictionary = choose_dictionary(read_dictionary(saved(tmp_path, b"a\n \n")), 3, ())
     charset = Charset(LAYOUTS[0].charset(dictionary.characters))
     assert charset.encode("a ") == [0, 2]  # the last one, as PaddleOCR's labels
-    with pytest.raises(Exception, match="'a' appears more than once"):
+    with pytest.raises(Exception, match='"a" appears more than once'):
         CharsetSpec.of("aba")
 
 
