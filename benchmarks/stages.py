@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks.workload import find_graph
 from convert.graph.edit import captured
+from convert.graph.step import MEMORY
 from robustscanner.charset import Charset
 from robustscanner.engine import open_engine
 from robustscanner.preprocess import decode_image, make_batch
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 STAGES = ("decode picture", "preprocess", "encoder", "decoding steps", "text")
-MEMORY = ("keys", "values", "mask", "position")  # the graph's named tensors between encoder and decoder
 
 Run = Callable[[Mapping[str, Any]], Sequence[Any]]  # inputs by name to outputs
 

@@ -122,7 +122,7 @@ TABLE: dict[str, set[str]] = {
         "rapidocr_onnxruntime",
         "openvino",
     },
-    "benchmarks/stages.py": {"numpy", "onnx", "onnxruntime", "robustscanner", "benchmarks", "convert.graph.edit"},
+    "benchmarks/stages.py": {"numpy", "onnx", "onnxruntime", "robustscanner", "benchmarks", "convert.graph"},
     "benchmarks/eager.py": {"torch", "training.checkpoint", "training.model"},
     "benchmarks/charts.py": {"matplotlib"},
     "benchmarks/sections.py": {"matplotlib", "benchmarks", "convert.accuracy.chart"},

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from robustscanner.errors import RobustScannerError
 from training.model.robustscanner import RobustScanner
 
+from .step import MEMORY, loop_body, split_sizes
+
 OPSET = 17  # the newest that TensorRT 8.5 and 8.6 read
-MEMORY = ("keys", "values", "mask", "position")
 
 
 class ExportError(RobustScannerError):
@@ -43,7 +44,7 @@ class _Encoder(nn.Module):
 def build_graph(model: RobustScanner, *, fold_values: bool) -> onnx.ModelProto:
     """The whole graph, not yet simplified."""
     graph = _trace_encoder(_Encoder(model, fold_values).eval())
-    body, weights = _loop_body(model, fold_values)
+    body, weights = loop_body(fold_values=fold_values), _step_weights(model, fold_values)
     charset, size = model.spec.charset, model.spec.network
     start = _constants(
         steps=np.int64(size.max_length),
@@ -167,72 +168,6 @@ around () => (int32[batch, T] tokens, float[batch, T] scores) {
 }
 """
 
-# One character. Weights are transposed for x · W; `table` is the embedding already multiplied into the first LSTM
-# layer, biases included; gates lie in the order input, forget, output, cell so that one sigmoid covers three.
-# Every node costs microseconds on a CPU, whatever it computes: there are as few as possible.
-_STEP = """
-step (int64 t, bool going_in, int64[N] token_in, int32[N] running_in,
-      float[N, D] h0_in, float[N, D] c0_in, float[N, D] h1_in, float[N, D] c1_in,
-      int64[N, T] tokens_in, float[N, T] scores_in)
-  => (bool going_out, int64[N] token_out, int32[N] running_out,
-      float[N, D] h0_out, float[N, D] c0_out, float[N, D] h1_out, float[N, D] c1_out,
-      int64[N, T] tokens_out, float[N, T] scores_out) {
-  embedded = Gather (table, token_in)
-  gates0 = Gemm (h0_in, hidden0, embedded)
-  open0, new0 = Split <axis = -1> (gates0, gate_split)
-  open0s = Sigmoid (open0)
-  new0t = Tanh (new0)
-  in0, forget0, out0 = Split <axis = -1> (open0s, open_split)
-  kept0 = Mul (forget0, c0_in)
-  added0 = Mul (in0, new0t)
-  c0_out = Add (kept0, added0)
-  c0t = Tanh (c0_out)
-  h0_out = Mul (out0, c0t)
-
-  both = Concat <axis = -1> (h0_out, h1_in)
-  gates1 = Gemm (both, hidden1, bias1)
-  open1, new1 = Split <axis = -1> (gates1, gate_split)
-  open1s = Sigmoid (open1)
-  new1t = Tanh (new1)
-  in1, forget1, out1 = Split <axis = -1> (open1s, open_split)
-  kept1 = Mul (forget1, c1_in)
-  added1 = Mul (in1, new1t)
-  c1_out = Add (kept1, added1)
-  c1t = Tanh (c1_out)
-  h1_out = Mul (out1, c1t)
-
-  query = Unsqueeze (h1_out, axis1)
-  similarity = MatMul (query, keys)
-  masked = Add (similarity, mask)
-  attention = Softmax <axis = -1> (masked)
-  glimpse = MatMul (attention, values)
-  glimpse_row = Squeeze (glimpse, axis1)
-  here = Gather <axis = 1> (position, t)
-  FUSE
-  content, gate = Split <axis = -1> (fused, glu_split)
-  gate_open = Sigmoid (gate)
-  gated = Mul (content, gate_open)
-  logits = Gemm (gated, classifier, classifier_bias)
-  probabilities = Softmax <axis = -1> (logits)
-  best = ArgMax <axis = -1> (logits)
-  certainty = ReduceMax <axes = [-1]> (probabilities)
-
-  is_here = Equal (columns, t)
-  tokens_out = Where (is_here, best, tokens_in)
-  scores_out = Where (is_here, certainty, scores_in)
-  token_out = Squeeze (best, axis1)
-  ends_now = Equal (token_out, end)
-  running_out = Where (ends_now, stopped, running_in)
-  any_running = ReduceMax <keepdims = 0> (running_out)
-  going_out = Cast <to = 9> (any_running)
-}
-"""
-
-
-def _loop_body(model: RobustScanner, fold_values: bool) -> tuple[onnx.GraphProto, list[TensorProto]]:
-    fuse = "fused = Add (glimpse_row, here)" if fold_values else "fused = Gemm (glimpse_row, fusion, here)"
-    return onnx.parser.parse_graph(_STEP.replace("FUSE", fuse)), _step_weights(model, fold_values)
-
 
 def _step_weights(model: RobustScanner, fold_values: bool) -> list[TensorProto]:
     decoder, charset, steps = model.decoder, model.spec.charset, model.spec.network.max_length
@@ -252,10 +187,7 @@ def _step_weights(model: RobustScanner, fold_values: bool) -> list[TensorProto]:
             weights["fusion"] = decoder.fusion.weight[:, :channels].T
     return _constants(
         **{name: weight.detach().contiguous().numpy() for name, weight in weights.items()},
-        gate_split=np.int64([3 * hidden, hidden]),
-        open_split=np.int64([hidden, hidden, hidden]),
-        glu_split=np.int64([channels, channels]),
-        axis1=np.int64([1]),
+        **split_sizes(hidden, channels),
         columns=np.arange(steps, dtype=np.int64)[None],
         pad=np.int64(charset.pad_id),
         end=np.int64(charset.end_id),

@@ -1,7 +1,7 @@
 """One graph into two: the encoder, which runs once a batch, and one decoding step, which TensorRT repeats in place.
 
-The step keeps everything that changes in tensors of its own, `X` in and `X_next` out, so that a runtime repeats it by
-swapping two buffers, without looking at anything until all rows have ended.
+The step keeps everything that changes in tensors of its own, so a runtime repeats it without looking at anything until
+all words have ended.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,82 +16,12 @@ from robustscanner.errors import EngineError
 from robustscanner.spec import ModelSpec
 
 from .edit import drop_value_info, set_nodes
-
-MEMORY = ("keys", "values", "mask", "position")  # the named tensors between encoder and decoder
-STATE = ("tokens", "scores", "step", "token", "running", "h0", "c0", "h1", "c1")  # what a step changes
+from .step import MEMORY, TRAINED, launched_step, split_sizes
 
 _EXPORT_AGAIN = "export the model again with convert/export_onnx.py"
 _IR_VERSION = 8  # the newest that TensorRT 8.5's parser knows
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
-
-# One character for every row; the counterpart of the loop's body in graph.py, written for launches instead of CPU
-# nodes: three dimensions throughout, no reshaping; values arrive multiplied by the fusion layer's weights.
-_STEP = """
-step (float[N, D, P] keys, float[N, P, F] values, float[N, 1, P] mask, float[N, T, F] position,
-      int32[N, T] tokens, float[N, T] scores, int32[1] step, int32[N] token, int32[N] running,
-      float[N, D] h0, float[N, D] c0, float[N, D] h1, float[N, D] c1)
-  => (int32[N, T] tokens_next, float[N, T] scores_next, int32[1] step_next, int32[N] token_next, int32[N] running_next,
-      float[N, D] h0_next, float[N, D] c0_next, float[N, D] h1_next, float[N, D] c1_next, int32[1] going) {
-  embedded = Gather (table, token)
-  recalled0 = MatMul (h0, hidden0)
-  gates0 = Add (recalled0, embedded)
-  open0, new0 = Split <axis = -1> (gates0, gate_split)
-  open0s = Sigmoid (open0)
-  new0t = Tanh (new0)
-  in0, forget0, out0 = Split <axis = -1> (open0s, open_split)
-  kept0 = Mul (forget0, c0)
-  added0 = Mul (in0, new0t)
-  c0_next = Add (kept0, added0)
-  c0t = Tanh (c0_next)
-  h0_next = Mul (out0, c0t)
-
-  both = Concat <axis = -1> (h0_next, h1)
-  recalled1 = MatMul (both, hidden1)
-  gates1 = Add (recalled1, bias1)
-  open1, new1 = Split <axis = -1> (gates1, gate_split)
-  open1s = Sigmoid (open1)
-  new1t = Tanh (new1)
-  in1, forget1, out1 = Split <axis = -1> (open1s, open_split)
-  kept1 = Mul (forget1, c1)
-  added1 = Mul (in1, new1t)
-  c1_next = Add (kept1, added1)
-  c1t = Tanh (c1_next)
-  h1_next = Mul (out1, c1t)
-
-  query = Unsqueeze (h1_next, axis1)
-  similarity = MatMul (query, keys)
-  masked = Add (similarity, mask)
-  attention = Softmax <axis = -1> (masked)
-  glimpse = MatMul (attention, values)
-  here = Gather <axis = 1> (position, step)
-  fused = Add (glimpse, here)
-  content, gate = Split <axis = -1> (fused, glu_split)
-  gate_open = Sigmoid (gate)
-  gated = Mul (content, gate_open)
-  classified = MatMul (gated, classifier)
-  logits = Add (classified, classifier_bias)
-  probabilities = Softmax <axis = -1> (logits)
-  best = ArgMax <axis = -1, keepdims = 0> (logits)
-  said = Cast <to = 6> (best)
-  certainty = ReduceMax <axes = [-1], keepdims = 0> (probabilities)
-
-  is_here = Equal (columns, step)
-  was_running = Unsqueeze (running, axis1)
-  runs = Cast <to = 9> (was_running)
-  said_until_end = Where (runs, said, pad)
-  sure_until_end = Where (runs, certainty, certain)
-  tokens_next = Where (is_here, said_until_end, tokens)
-  scores_next = Where (is_here, sure_until_end, scores)
-  token_next = Squeeze (said, axis1)
-  ends_now = Equal (token_next, end)
-  running_next = Where (ends_now, stopped, running)
-  running_float = Cast <to = 1> (running_next)
-  any_running = ReduceMax <axes = [0], keepdims = 1> (running_float)
-  going = Cast <to = 6> (any_running)
-  step_next = Add (step, one)
-}
-"""
 
 
 def split(model: ModelProto, spec: ModelSpec) -> tuple[ModelProto, ModelProto]:
@@ -161,16 +91,12 @@ def _fold_values(graph: GraphProto, fusion: npt.NDArray[np.generic]) -> None:
 def _decoder(weights: Arrays, spec: ModelSpec, memory: Iterable[onnx.ValueInfoProto]) -> ModelProto:
     charset, steps, hidden = spec.charset, spec.network.max_length, spec.network.hidden_size
     try:
-        trained = {name: weights[name] for name in ("table", "hidden0", "hidden1", "bias1")}
-        trained |= {name: weights[name] for name in ("classifier", "classifier_bias")}
+        trained = {name: weights[name] for name in TRAINED}
     except KeyError as error:
         raise EngineError(f"the graph has no weights {error} for the decoder; {_EXPORT_AGAIN}") from None
     channels = trained["classifier"].shape[0]
     constants: dict[str, npt.NDArray[np.generic]] = {
-        "gate_split": np.array([3 * hidden, hidden], np.int64),
-        "open_split": np.array([hidden] * 3, np.int64),
-        "glu_split": np.array([channels] * 2, np.int64),
-        "axis1": np.array([1], np.int64),
+        **split_sizes(hidden, channels),
         "columns": np.arange(steps, dtype=np.int32)[None],
         "pad": np.array([[charset.pad_id]], np.int32),
         "end": np.array([charset.end_id], np.int32),
@@ -178,7 +104,7 @@ def _decoder(weights: Arrays, spec: ModelSpec, memory: Iterable[onnx.ValueInfoPr
         "stopped": np.zeros(1, np.int32),
         "one": np.ones(1, np.int32),
     }
-    graph = onnx.parser.parse_graph(_STEP)
+    graph = launched_step()
     for node in graph.node:
         node.name = node.output[0]
     sizes = {"D": hidden, "F": 2 * channels, "T": steps, "P": _places(memory)}

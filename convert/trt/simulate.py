@@ -10,7 +10,7 @@ from onnx import ModelProto
 from robustscanner.charset import Charset
 from robustscanner.spec import ModelSpec
 
-from ..graph.split import MEMORY, STATE
+from ..graph.step import MEMORY, RECURRENT, STATE
 from ..int8.calibration import CalibrationSet
 
 Tensors = Mapping[str, npt.NDArray[np.generic]]
@@ -33,7 +33,7 @@ def read_simulated(encoder: ModelProto, decoder: ModelProto, spec: ModelSpec, ca
 def first_state(spec: ModelSpec, rows: int) -> dict[str, npt.NDArray[np.generic]]:
     """What the first step begins with."""
     size, charset = spec.network, spec.charset
-    zeros = {name: np.zeros((rows, size.hidden_size), np.float32) for name in ("h0", "c0", "h1", "c1")}
+    zeros = {name: np.zeros((rows, size.hidden_size), np.float32) for name in RECURRENT}
     return {
         "tokens": np.full((rows, size.max_length), charset.pad_id, np.int32),
         "scores": np.ones((rows, size.max_length), np.float32),

@@ -12,13 +12,13 @@ from onnx.utils import Extractor
 
 from convert.cpu.graph import for_cpu
 from convert.graph.model_file import load_model
+from convert.graph.step import MEMORY
 from convert.int8.calibration import load_calibration
 from convert.quantize import QuantizeOptions, quantize
 from robustscanner.errors import EngineError
 from robustscanner.spec import InputSpec, ModelSpec
 from tests.convert.conftest import TINY
 
-MEMORY = ["keys", "values", "mask", "position"]
 FULL_PX = 160
 
 Inputs = dict[str, np.ndarray]
@@ -64,8 +64,8 @@ def test_tensors_between_encoder_and_decoder_keep_their_names(
     tiny: onnx.ModelProto, rewritten: onnx.ModelProto
 ) -> None:
     inputs = words([FULL_PX, 90])
-    parts = [Extractor(model).extract_model(list(inputs), MEMORY) for model in (tiny, rewritten)]
-    expected, got = (run(part, MEMORY, inputs) for part in parts)
+    parts = [Extractor(model).extract_model(list(inputs), list(MEMORY)) for model in (tiny, rewritten)]
+    expected, got = (run(part, list(MEMORY), inputs) for part in parts)
     for before, after in zip(expected, got, strict=True):
         np.testing.assert_allclose(after, before, atol=1e-4)
 

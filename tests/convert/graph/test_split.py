@@ -8,7 +8,8 @@ import onnxruntime
 import pytest
 
 from convert.graph.model_file import load_model
-from convert.graph.split import MEMORY, STATE, split
+from convert.graph.split import split
+from convert.graph.step import MEMORY, STATE
 from convert.int8.calibration import CalibrationSet, load_calibration
 from convert.trt.simulate import decode, first_state, read_simulated
 from robustscanner.charset import Charset

@@ -7,7 +7,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from convert.graph.model_file import load_model
-from convert.graph.split import MEMORY, split
+from convert.graph.split import split
+from convert.graph.step import MEMORY
 from convert.trt.backend import HALF_ENDS
 from convert.trt.half import score_nodes, to_half
 from convert.trt.row_lstm import unroll_rows
