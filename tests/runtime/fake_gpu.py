@@ -1,45 +1,35 @@
-"""A GPU of Python: stand-ins for TensorRT, PyCUDA and cuda.bindings, strict where the real ones are merely undefined.
+"""TensorRT of Python, on the stand-in for NVIDIA's driver: strict where the real one is merely undefined.
 
-A plan is a line of JSON and an ONNX file, run by ONNX Runtime. Queued work runs only when somebody waits for it, and
-only as far as they wait. Device memory begins as garbage, has addresses of its own, and every access is checked; so
-are the current context of each call, the page-lock of each copy, and the order in which things are given back.
+A plan is a line of JSON and an ONNX file, run by ONNX Runtime in the driver's queues. PyCUDA and cuda-bindings are the
+real ones. What raises and what returns False is as in the bindings' sources of 8.4 to 11.1.
 """
 
 import gc
 import json
 import sys
-import threading
 import weakref
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort  # type: ignore[import-untyped]
+import pytest
 
-GARBAGE = 0xCD
+from tests.cuda_driver.driver import ILLEGAL_ADDRESS, LEFT, Driver, missing
+
 DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(int32)": np.int32,
     "tensor(uint8)": np.uint8,
 }
-_GAP = 1 << 20  # between allocations, so that an overrun hits nothing
+_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _sessions: dict[bytes, Any] = {}  # kept, as are the shapes that were inferred
 _shapes: dict[tuple[Any, ...], dict[str, tuple[int, ...]]] = {}
-
-
-class FakeError(Exception):
-    """pycuda.driver.Error."""
-
-
-class FakeMemoryError(FakeError):
-    """pycuda.driver.MemoryError."""
 
 
 class Wrong(AssertionError):
@@ -65,99 +55,70 @@ class FakeGpu:
         one_context_per_profile: bool = False,
         api: Mapping[str, Any] | None = None,
     ) -> None:
-        self.compute_capability, self.integrated, self.devices = compute_capability, integrated, devices
+        self.driver = Driver(devices, compute_capability, integrated=integrated)
+        self.driver.freed = self._check_freed
         self.recordable, self.one_context_per_profile = recordable, one_context_per_profile
         self.api = api  # a file of tests/tensorrt_api: what this version has; None: everything
         self.runs: Counter[str] = Counter()  # of plans, by what they are
-        self.calls: Counter[str] = Counter()
-        self.fails_at: dict[str, int] = {}  # name of a call -> which one of them fails, from 1; 0: each
-        self.problems: list[str] = []
-        self.memory: dict[int, np.ndarray] = {}
-        self.pinned: dict[int, np.ndarray] = {}  # by device address; page-locked, mapped or not
-        self.graphs: set[int] = set()
         self.objects: weakref.WeakSet[Any] = weakref.WeakSet()
-        self.streams: weakref.WeakSet[FakeStream] = weakref.WeakSet()
-        self._next_address, self._next_graph = 1 << 40, 1
-        self._thread = threading.local()
+        self.problems: list[str] = []
+        self._calls: Counter[str] = Counter()  # of TensorRT
+        self._fails_at: dict[str, int] = {}
 
-    def modules(self, backend: str = "tensorrt") -> dict[str, ModuleType]:
-        """What to put into `sys.modules`."""
-        name = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}[backend]
-        drv, cuda = _pycuda(self), _cuda(self)
-        return {
-            name: _tensorrt(self, name),
-            "pycuda": _module("pycuda", driver=drv),
-            "pycuda.driver": drv,
-            "cuda": _module("cuda"),
-            "cuda.bindings": _module("cuda.bindings", driver=cuda),
-            "cuda.bindings.driver": cuda,
-        }
+    @property
+    def calls(self) -> Counter[str]:
+        """Of the driver and of TensorRT, by name."""
+        return self.driver.calls + self._calls
+
+    def fail(self, name: str, which: int = 1, **status: int) -> None:
+        """Lets the `which`-th call of that name fail, from 1; 0: each."""
+        if name.startswith("cu"):
+            self.driver.fail(name, which, **status)
+        else:
+            self._fails_at[name] = which
+
+    def left(self) -> dict[str, int]:
+        """What is allocated at present."""
+        return {what: self.driver.left(what) for what in LEFT} | {"TensorRT objects": len(self.objects)}
 
     def leftovers(self) -> list[str]:
         """What nobody gave back, and what was done in the wrong order."""
-        if len(self.objects) or len(self.streams):
+        if any(self.left().values()):
             gc.collect()
-        left = [f"{len(self.memory)} device allocations"] if self.memory else []
-        left += [f"{len(self.pinned)} page-locked allocations"] if self.pinned else []
-        left += [f"{len(self.graphs)} graphs"] if self.graphs else []
-        left += [type(thing).__name__ for thing in (*self.objects, *self.streams)]
-        return left + self.problems
+        left = [f"{count} {what}" for what, count in self.left().items() if count]
+        return left + self.problems + self.driver.problems()
 
     def fails(self, name: str) -> bool:
-        """Counts a call; whether it is to fail."""
-        self.calls[name] += 1
-        return name in self.fails_at and self.fails_at[name] in (0, self.calls[name])
-
-    @property
-    def stack(self) -> list["FakeContext"]:
-        """The contexts that this thread pushed."""
-        if not hasattr(self._thread, "stack"):
-            self._thread.stack = []
-        stack: list[FakeContext] = self._thread.stack
-        return stack
+        """Counts a call of TensorRT; whether it is to fail."""
+        self._calls[name] += 1
+        return name in self._fails_at and self._fails_at[name] in (0, self._calls[name])
 
     def check_context(self) -> None:
-        if not self.stack:
+        if not self.driver.depth:
             raise Wrong("no context is current")
 
-    def address(self, size_bytes: int) -> int:
-        """Of a new allocation."""
-        address = self._next_address
-        self._next_address += (size_bytes // _GAP + 2) * _GAP
-        return address
-
-    def at(self, address: int, size_bytes: int) -> np.ndarray:
-        """Memory that the device can reach."""
-        mapped = {a: array for a, array in self.pinned.items() if array.base.mapped}
-        for places in (self.memory, mapped):
-            starts = sorted(places)
-            start = starts[bisect_right(starts, address) - 1] if starts and address >= starts[0] else 0
-            if start and address + size_bytes <= start + places[start].nbytes:
-                return places[start][address - start : address - start + size_bytes]
-        raise Wrong(f"{size_bytes} bytes at {address:#x} are nobody's, or were given back")
-
-    def check_pinned(self, array: np.ndarray) -> None:
-        if not any(np.shares_memory(array, place) for place in self.pinned.values()):
-            raise Wrong("an asynchronous copy from or to memory that is not page-locked")
-
-    def new_graph(self) -> int:
-        self._next_graph += 1
-        self.graphs.add(self._next_graph)
-        return self._next_graph
+    def _check_freed(self, address: int, size_bytes: int) -> None:
+        contexts = [thing for thing in self.objects if isinstance(thing, IExecutionContext)]
+        used = {address for thing in contexts for address in (thing._scratch, *thing._addresses.values())}
+        if any(0 <= other - address < size_bytes for other in used):
+            self.problems.append("memory was freed before the contexts that use it")
 
 
 @contextmanager
 def installed(gpu: FakeGpu, backend: str = "tensorrt") -> Iterator[FakeGpu]:
-    """The stand-ins take the places of the real modules; whatever was not given back at the end is an error."""
-    names = ("tensorrt", "tensorrt_rtx", "pycuda", "pycuda.driver", "cuda", "cuda.bindings", "cuda.bindings.driver")
-    before = {name: sys.modules.get(name) for name in names}
-    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]  # None: not installed
-    sys.modules.update(gpu.modules(backend))
+    """The stand-in takes the place of TensorRT; whatever was not given back at the end is an error."""
+    if reason := missing():
+        pytest.skip(reason)
+    gpu.driver.plug_in()
+    before = {name: sys.modules.get(name) for name in _MODULES.values()}
+    sys.modules.update(dict.fromkeys(_MODULES.values()))  # type: ignore[arg-type]  # None: not installed
+    sys.modules[_MODULES[backend]] = _tensorrt(gpu, _MODULES[backend])
     try:
         yield gpu
         if gpu.leftovers():
             raise Wrong(f"left behind: {gpu.leftovers()}")
     finally:
+        gpu.driver.unplug()
         for name, module in before.items():
             if module is None:
                 sys.modules.pop(name, None)
@@ -169,242 +130,6 @@ def _module(name: str, **contents: Any) -> ModuleType:
     module = ModuleType(name)
     vars(module).update(contents)
     return module
-
-
-# PyCUDA ---------------------------------------------------------------------------------------------------------------
-
-
-class FakeContext:
-    """pycuda.driver.Context."""
-
-    def __init__(self, gpu: FakeGpu) -> None:
-        self._gpu = gpu
-
-    def push(self) -> None:
-        self._gpu.stack.append(self)
-
-
-class FakeStream:
-    """pycuda.driver.Stream; work waits in it."""
-
-    def __init__(self, gpu: FakeGpu, flags: int) -> None:
-        gpu.check_context()
-        self._gpu, self.handle = gpu, 1000 + id(self)
-        if flags != 1:
-            raise Wrong("a stream that waits for the legacy stream, and breaks recordings")
-        self.work: list[Callable[[], None]] = []
-        self.recording: list[Callable[[], None]] | None = None
-        gpu.streams.add(self)
-
-    def put(self, work: Callable[[], None]) -> None:
-        self._gpu.check_context()
-        (self.work if self.recording is None else self.recording).append(work)
-
-    def synchronize(self) -> None:
-        self.run_until(None)
-
-    def run_until(self, marker: Callable[[], None] | None) -> None:
-        self._gpu.check_context()
-        if self.recording is not None:
-            raise FakeError("waited for a stream while it was recorded")
-        if self._gpu.fails("synchronize"):
-            raise FakeError("cuStreamSynchronize failed: an illegal memory access was encountered")
-        while self.work and (marker is None or marker in self.work):
-            self.work.pop(0)()
-
-
-class FakeEvent:
-    """pycuda.driver.Event."""
-
-    def __init__(self, gpu: FakeGpu, flags: int) -> None:
-        gpu.check_context()
-        self._gpu = gpu
-        self._stream: FakeStream | None = None
-        gpu.objects.add(self)
-
-    def record(self, stream: FakeStream) -> None:
-        self._stream, self._marker = stream, lambda: None
-        stream.put(self._marker)
-
-    def synchronize(self) -> None:
-        if self._stream is None:
-            raise Wrong("waits for an event that nothing recorded")
-        self._stream.run_until(self._marker)
-
-
-class _Allocation:
-    def __init__(self, gpu: FakeGpu, size_bytes: int, places: dict[int, np.ndarray], *, mapped: bool = False) -> None:
-        gpu.check_context()
-        if gpu.fails("mem_alloc"):
-            raise FakeMemoryError("cuMemAlloc failed: out of memory")
-        self._gpu, self._places, self.mapped = gpu, places, mapped
-        self._storage = np.full(size_bytes, GARBAGE, np.uint8)
-        self.__array_interface__ = self._storage.__array_interface__
-        self._address = gpu.address(size_bytes)
-        places[self._address] = np.asarray(self)
-
-    def __int__(self) -> int:
-        return self._address
-
-    def get_device_pointer(self) -> int:
-        if not self.mapped:
-            raise FakeError("cuMemHostGetDevicePointer failed: invalid argument")
-        return self._address
-
-    def free(self) -> None:
-        self._gpu.check_context()
-        contexts = [thing for thing in self._gpu.objects if isinstance(thing, IExecutionContext)]
-        used = {address for thing in contexts for address in (thing._scratch, *thing._addresses.values())}
-        if any(0 <= address - self._address < self._storage.nbytes for address in used):
-            self._gpu.problems.append("memory was freed before the contexts that use it")
-        if any(stream.work for stream in self._gpu.streams):
-            self._gpu.problems.append("memory was freed under queued work")
-        del self._places[self._address]
-
-
-def _pycuda(gpu: FakeGpu) -> ModuleType:
-    return _module(
-        "pycuda.driver",
-        Error=FakeError,
-        MemoryError=FakeMemoryError,
-        Context=SimpleNamespace(pop=lambda: gpu.stack.pop()),
-        Stream=lambda flags=0: FakeStream(gpu, flags),
-        Event=lambda flags=0: FakeEvent(gpu, flags),
-        device_attribute=SimpleNamespace(INTEGRATED="INTEGRATED"),
-        event_flags=SimpleNamespace(DISABLE_TIMING=2, BLOCKING_SYNC=1),
-        host_alloc_flags=SimpleNamespace(DEVICEMAP=2),
-        **_devices(gpu),
-        **_memory(gpu),
-        **_copies(gpu),
-    )
-
-
-def _devices(gpu: FakeGpu) -> dict[str, Any]:
-    primary: dict[int, FakeContext] = {}
-
-    def init() -> None:
-        if gpu.devices == 0:
-            raise FakeError("cuInit failed: no CUDA-capable device is detected")
-
-    class Device:
-        def __init__(self, number: int) -> None:
-            self._number = number
-
-        @staticmethod
-        def count() -> int:
-            return gpu.devices
-
-        def name(self) -> str:
-            return "Fake"
-
-        def compute_capability(self) -> tuple[int, int]:
-            return gpu.compute_capability
-
-        def get_attribute(self, attribute: str) -> int:
-            return {"INTEGRATED": int(gpu.integrated)}[attribute]
-
-        def retain_primary_context(self) -> FakeContext:
-            return primary.setdefault(self._number, FakeContext(gpu))
-
-    return {"init": init, "Device": Device}
-
-
-def _memory(gpu: FakeGpu) -> dict[str, Any]:
-    def pagelocked_empty(shape: int, dtype: Any, mem_flags: int = 0) -> np.ndarray:
-        allocation = _Allocation(gpu, shape * np.dtype(dtype).itemsize, gpu.pinned, mapped=mem_flags == 2)
-        return np.asarray(allocation).view(dtype) if dtype != np.uint8 else np.asarray(allocation)
-
-    return {"mem_alloc": lambda size: _Allocation(gpu, size, gpu.memory), "pagelocked_empty": pagelocked_empty}
-
-
-def _copies(gpu: FakeGpu) -> dict[str, Any]:
-    def memcpy_htod(target: int, source: np.ndarray) -> None:
-        gpu.check_context()
-        gpu.at(target, source.nbytes)[:] = source.reshape(-1).view(np.uint8)
-
-    def memcpy_htod_async(target: int, source: np.ndarray, stream: FakeStream) -> None:
-        gpu.check_pinned(source)
-
-        def copy() -> None:
-            gpu.at(target, source.nbytes)[:] = source.view(np.uint8)
-
-        stream.put(copy)
-
-    def memcpy_dtoh_async(target: np.ndarray, source: int, stream: FakeStream) -> None:
-        gpu.check_pinned(target)
-
-        def copy() -> None:
-            target.view(np.uint8)[:] = gpu.at(source, target.nbytes)
-
-        stream.put(copy)
-
-    def memcpy_dtod_async(target: int, source: int, size_bytes: int, stream: FakeStream) -> None:
-        def copy() -> None:
-            gpu.at(target, size_bytes)[:] = gpu.at(source, size_bytes)
-
-        stream.put(copy)
-
-    copies = (memcpy_htod, memcpy_htod_async, memcpy_dtoh_async, memcpy_dtod_async)
-    return {copy.__name__: copy for copy in copies}
-
-
-# cuda.bindings --------------------------------------------------------------------------------------------------------
-
-
-def _cuda(gpu: FakeGpu) -> ModuleType:
-    contents: dict[int, list[Callable[[], None]]] = {}
-
-    def stream_of(handle: int) -> FakeStream:
-        return next(stream for stream in gpu.streams if stream.handle == handle)
-
-    def begin(handle: int, mode: str) -> None:
-        if mode != "thread-local":
-            raise Wrong("a recording that other threads can break")
-        stream_of(handle).recording = []
-
-    def end(handle: int) -> int:
-        graph = gpu.new_graph()
-        contents[graph] = stream_of(handle).recording or []
-        return graph
-
-    def instantiate(graph: int, flags: int) -> int:
-        executable = gpu.new_graph()
-        contents[executable] = contents[graph]
-        return executable
-
-    def launch(executable: int, handle: int) -> None:
-        if executable not in gpu.graphs:
-            raise Wrong("replays a recording that was freed")
-        for work in contents[executable]:
-            stream_of(handle).put(work)
-
-    def destroy(graph: int) -> None:
-        gpu.graphs.remove(graph)
-        del contents[graph]
-
-    def call(name: str, function: Callable[..., Any], *arguments: Any) -> tuple[Any, ...]:
-        """A status, and the result if there is one."""
-        gpu.check_context()
-        failed = gpu.fails(name)
-        result = None if failed else function(*arguments)
-        if name == "cuStreamEndCapture":
-            stream_of(arguments[0]).recording = None  # in any case
-        return (900 if failed else 0,) if result is None else (0, result)
-
-    functions = {
-        "cuStreamBeginCapture": begin,
-        "cuStreamEndCapture": end,
-        "cuGraphInstantiate": instantiate,
-        "cuGraphLaunch": launch,
-        "cuGraphDestroy": destroy,
-        "cuGraphExecDestroy": destroy,
-    }
-    return _module(
-        "cuda.bindings.driver",
-        CUstream=lambda handle: handle,
-        CUstreamCaptureMode=SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL="thread-local"),
-        **{name: partial(call, name, function) for name, function in functions.items()},
-    )
 
 
 # TensorRT -------------------------------------------------------------------------------------------------------------
@@ -429,7 +154,7 @@ class _Masked:
         super().__setattr__(name, value)
 
     def __del__(self) -> None:
-        if not self._gpu.stack:
+        if not self._gpu.driver.depth:
             self._gpu.problems.append(f"{type(self).__name__} was destroyed without a context")
 
     def _check_name(self, name: str) -> None:
@@ -563,7 +288,7 @@ class IExecutionContext(_Masked):
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
         self._log(1, "optimization profile 0 is in use by another context")
-        return False
+        raise RuntimeError("Error in set optimization profile async.")
 
     @property
     def device_memory(self) -> int:
@@ -607,33 +332,39 @@ class IExecutionContext(_Masked):
     def is_stream_capturable(self, stream: int) -> bool:
         return self._gpu.recordable
 
-    def execute_async_v3(self, handle: int) -> bool:
-        stream = next(stream for stream in self._gpu.streams if stream.handle == handle)
+    def execute_async_v3(self, stream: int) -> bool:
         if set(self._shapes) != set(self._inputs) or set(self._addresses) != set(self._nodes) or not self._scratch:
             raise Wrong("runs without all shapes, addresses and scratch memory")
         if self._gpu.fails("execute_async_v3") or self._gpu.fails(f"{self._kind} execute_async_v3"):
             self._log(1, "enqueueV3: Error Code 1: Cuda Runtime (invalid argument)")
             return False
-        if stream.recording is not None and self._gpu.fails(f"{self._kind} recording"):
+        if self._gpu.driver.is_recording(stream) and self._gpu.fails(f"{self._kind} recording"):
+            self._gpu.driver.break_recording(stream)
             self._log(1, "operation not permitted when stream is capturing")
             return False
         shapes, addresses = dict(self._shapes), dict(self._addresses)
-        stream.put(lambda: self._compute(shapes, addresses))
-        return True
+        return self._gpu.driver.launch(stream, lambda: self._compute(shapes, addresses)) == 0
 
-    def _compute(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> None:
+    def _compute(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> int:
+        """A CUresult."""
         inputs = {name: self._read(addresses[name], name, shape) for name, shape in shapes.items()}
+        if any(values is None for values in inputs.values()):
+            return ILLEGAL_ADDRESS
         results = self._run(inputs)
         if "step" in inputs and inputs["step"][0] >= inputs["tokens"].shape[1]:
             raise Wrong("a step beyond the last")
         for name, values in results.items():
-            self._gpu.at(addresses[name], values.nbytes)[:] = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+            memory = self._gpu.driver.memory(addresses[name], values.nbytes)
+            if memory is None:
+                return ILLEGAL_ADDRESS
+            memory[:] = np.ascontiguousarray(values).tobytes()
         self._gpu.runs[self._kind] += 1
+        return 0
 
-    def _read(self, address: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def _read(self, address: int, name: str, shape: tuple[int, ...]) -> Any:
         dtype = self._dtype(name)
-        size_bytes = int(np.prod(shape)) * dtype.itemsize
-        return self._gpu.at(address, size_bytes).view(dtype).reshape(shape).copy()
+        memory = self._gpu.driver.memory(address, int(np.prod(shape)) * dtype.itemsize)
+        return None if memory is None else np.frombuffer(memory.raw, dtype).reshape(shape)
 
     def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         names = [node.name for node in self._session.get_outputs()]

@@ -96,9 +96,7 @@ class Buffers:
 
     def __init__(self, gpu: Gpu, layouts: Layouts, fresh: Mapping[int, Bytes], blocks: int) -> None:
         self.shared = gpu.integrated
-        self.fresh = {size: gpu.device_memory(image.nbytes) for size, image in fresh.items()}  # a reset is one copy
-        for size, image in fresh.items():
-            gpu.drv.memcpy_htod(self.fresh[size], image)
+        self.fresh = gpu.filled_memory(fresh)  # a reset is one copy
         self.memory = gpu.device_memory(layouts.memory.size_bytes)
         self.states_host: list[Bytes] = []
         if self.shared:

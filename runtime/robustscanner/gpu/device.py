@@ -1,11 +1,12 @@
 """A borrowed NVIDIA GPU: its context, memory and stream, and launches that are recorded. The only room with PyCUDA."""
 
+import ctypes
 import logging
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: work of others on the legacy stream
 
 Bytes = npt.NDArray[np.uint8]
 Launch = Callable[[], None]  # queues work on a stream
+_Key = TypeVar("_Key")
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ class Gpu:
         self._event_flags = int(self.drv.event_flags.DISABLE_TIMING)
         if not options.spinning:
             self._event_flags |= int(self.drv.event_flags.BLOCKING_SYNC)
-        self._context = _primary_context(self.drv, options.gpu.device)
+        self._context = primary_context(self.drv, options.gpu.device, spinning=options.spinning)
         self._owned, self._memory = ExitStack(), ExitStack()
         with self.current():
             self.stream = self.drv.Stream(_NON_BLOCKING)
@@ -114,6 +116,14 @@ class Gpu:
         allocation = self.drv.mem_alloc(max(size_bytes, ALIGNMENT_BYTES))
         self._memory.callback(allocation.free)
         return int(allocation)
+
+    def filled_memory(self, contents: Mapping[_Key, Bytes]) -> dict[_Key, int]:
+        """Device memory that begins with these bytes, which are there when this returns: the addresses."""
+        addresses = {key: self.device_memory(array.nbytes) for key, array in contents.items()}
+        for key, array in contents.items():
+            self.drv.memcpy_htod(addresses[key], array)
+        self.drv.Context.synchronize()  # pageable bytes go through stream 0, which ours does not wait for
+        return addresses
 
     def host_memory(self, size_bytes: int) -> Bytes:
         """Page-locked memory, without which a copy is not asynchronous."""
@@ -184,12 +194,33 @@ class Recorder:
 
 
 @cache
-def _primary_context(drv: Any, number: int) -> Any:
+def primary_context(drv: Any, number: int, *, spinning: bool = True) -> Any:
     """The context that CUDA's runtime, torch and CuPy use too: retained once, until the process ends.
 
-    PyCUDA's `detach` would leave it current in the calling thread, dead or alive, and does nothing in another thread.
+    Args:
+        drv: the module pycuda.driver, initialised.
+        number: of the GPU.
+        spinning: how threads wait, if nobody in this process has opened the context before.
     """
-    return drv.Device(number).retain_primary_context()
+    _choose_waiting(number, spinning=spinning)
+    context = drv.Device(number).retain_primary_context()
+    # Never destroyed: PyCUDA's destructor detaches from a context, which is no way to release a primary one. The
+    # driver would refuse it, keep it retained, and leave it current in this thread.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))
+    return context
+
+
+def _choose_waiting(number: int, *, spinning: bool) -> None:
+    """A new context's waits are to be quick, or cheap; PyCUDA cannot say it."""
+    with suppress(ImportError, OSError, RuntimeError):  # without cuda.bindings the driver chooses
+        from cuda.bindings import driver as cuda
+
+        status, device = cuda.cuDeviceGet(number)
+        _, _, active = cuda.cuDevicePrimaryCtxGetState(device)
+        if not int(status) and not active:
+            flags = cuda.CUctx_flags
+            chosen = flags.CU_CTX_SCHED_SPIN if spinning else flags.CU_CTX_SCHED_BLOCKING_SYNC
+            cuda.cuDevicePrimaryCtxSetFlags(device, int(chosen))
 
 
 def first_line(error: Exception) -> str:

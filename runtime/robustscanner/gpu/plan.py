@@ -200,9 +200,12 @@ class Context:
 
     def takes_profile(self) -> bool:
         """Whether it could be given the plan's optimisation profile, its only one."""
-        return self._context.active_optimization_profile == 0 or bool(
-            self._context.set_optimization_profile_async(0, self._stream)
-        )
+        if self._context.active_optimization_profile == 0:
+            return True
+        try:
+            return bool(self._context.set_optimization_profile_async(0, self._stream))
+        except RuntimeError:  # the bindings' way of passing on a false
+            return False
 
     def outputs(self, shapes: Shapes) -> Tensors:
         """Sets the shapes of the inputs; returns what comes out then."""

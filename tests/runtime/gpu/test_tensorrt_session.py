@@ -1,4 +1,4 @@
-"""The real TensorRT session on a GPU of Python: what it reads, in how many steps, and what it leaves behind."""
+"""The TensorRT session on the stand-in driver: what it reads, in how many steps, and what it leaves behind."""
 
 import json
 import logging
@@ -20,6 +20,7 @@ from robustscanner.gpu.tensorrt_session import TensorRTSession, host_facts
 from robustscanner.onnx_session import OnnxSession
 from robustscanner.session import GpuOptions, SessionOptions
 from robustscanner.spec import ModelSpec
+from tests.cuda_driver.driver import OUT_OF_MEMORY
 
 ROOT = Path(__file__).parents[3]
 TINY = ROOT / "tests" / "tiny" / "tiny.onnx"
@@ -109,14 +110,11 @@ def test_schedule_is_chosen_by_measuring(open_: Open, reference: OnnxSession, in
 
 
 def test_integrated_gpu_copies_nothing(open_: Open, reference: OnnxSession) -> None:
-    with installed(FakeGpu(integrated=True)) as gpu:
-        import pycuda.driver as drv  # type: ignore[import-untyped]
-
-        del drv.memcpy_htod_async, drv.memcpy_dtoh_async
-        with open_() as session:
-            for count in range(1, LARGEST + 1):
-                assert_same(session, reference, pictures(count))
-            assert len(gpu.pinned) == 4  # input, two states, flag
+    with installed(FakeGpu(integrated=True)) as gpu, open_() as session:
+        for count in range(1, LARGEST + 1):
+            assert_same(session, reference, pictures(count))
+        assert gpu.calls["cuMemcpyHtoDAsync"] == gpu.calls["cuMemcpyDtoHAsync"] == 0
+        assert gpu.left()["page-locked allocations"] == 4  # input, two states, flag
 
 
 def test_no_pictures(open_: Open) -> None:
@@ -183,10 +181,10 @@ def test_nothing_grows(open_: Open) -> None:
     with installed(FakeGpu()) as gpu, open_() as session:
         for count in (1, 2, 4, 5):
             session.run(*pictures(count))
-        before = len(gpu.memory), len(gpu.pinned), len(gpu.graphs), len(gpu.objects)
+        before = gpu.left()
         for count in (1, 7, 2, 4, 5, 1, 3):
             session.run(*pictures(count))
-        assert (len(gpu.memory), len(gpu.pinned), len(gpu.graphs), len(gpu.objects)) == before
+        assert gpu.left() == before
 
 
 @pytest.mark.parametrize("path", APIS, ids=lambda path: path.stem)
@@ -209,7 +207,7 @@ def test_parts_fall_back_to_plain_launches_on_their_own(
     open_: Open, reference: OnnxSession, part: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     gpu = FakeGpu()
-    gpu.fails_at[f"{part} recording"] = 0
+    gpu.fail(f"{part} recording", 0)
     with installed(gpu), open_() as session, caplog.at_level(logging.WARNING):
         for count in (1, 2, 3, 1):
             assert_same(session, reference, pictures(count))
@@ -223,7 +221,7 @@ def test_parts_fall_back_to_plain_launches_on_their_own(
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_recordings_that_fail(open_: Open, reference: OnnxSession, call: str, which: int) -> None:
     gpu = FakeGpu()
-    gpu.fails_at[call] = which
+    gpu.fail(call, which)
     with installed(gpu), open_() as session:
         for count in (1, 2, 1):
             assert_same(session, reference, pictures(count))
@@ -256,7 +254,7 @@ def test_shared_context_is_wired_anew_after_a_failure(open_: Open, reference: On
         for count in (1, 2, 1):
             assert_same(session, reference, pictures(count))
         for later in range(2, 40):  # every address of the encoder, and of the decoder
-            gpu.fails_at["set_tensor_address"] = gpu.calls["set_tensor_address"] + later
+            gpu.fail("set_tensor_address", gpu.calls["set_tensor_address"] + later)
             with suppress(EngineError):
                 session.run(*pictures(2))
             assert_same(session, reference, pictures(1))
@@ -292,9 +290,9 @@ def test_two_sessions_at_once(open_: Open, reference: OnnxSession) -> None:
 
 def test_context_is_put_back(open_: Open) -> None:
     with installed(FakeGpu()) as gpu, open_() as session:
-        assert gpu.stack == []
+        assert gpu.driver.depth == 0
         session.run(*pictures(2))
-        assert gpu.stack == []
+        assert gpu.driver.depth == 0
 
 
 def test_closing_twice_and_running_afterwards(open_: Open, bundle: Path) -> None:
@@ -315,12 +313,12 @@ def test_forgotten_session_frees_everything(open_: Open) -> None:
 @pytest.mark.parametrize("integrated", [False, True])
 def test_too_little_memory_leaves_nothing(open_: Open, integrated: bool) -> None:
     with installed(FakeGpu(integrated=integrated)) as gpu, open_():
-        allocations = gpu.calls["mem_alloc"]
-    assert allocations > 8
-    for which in range(1, allocations + 1):
+        allocations = {name: gpu.calls[name] for name in ("cuMemAlloc", "cuMemHostAlloc", "cuMemAllocHost")}
+    assert sum(allocations.values()) > 8
+    for name, which in ((name, which) for name, count in allocations.items() for which in range(1, count + 1)):
         gpu = FakeGpu(integrated=integrated)
-        gpu.fails_at["mem_alloc"] = which
-        with installed(gpu), pytest.raises(EngineError, match=r"too little GPU memory \(cuMemAlloc .*--max-batch"):
+        gpu.fail(name, which, status=OUT_OF_MEMORY)
+        with installed(gpu), pytest.raises(EngineError, match=rf"too little GPU memory \({name} .*--max-batch"):
             open_()
 
 
@@ -333,12 +331,12 @@ def test_too_little_memory_leaves_nothing(open_: Open, integrated: bool) -> None
         ("set_tensor_address", "encoder.plan: refuses the address of images"),
         ("encoder execute_async_v3", "encoder.plan: failed to run: enqueueV3: Error Code 1: Cuda Runtime"),
         ("decoder execute_async_v3", "decoder.plan: failed to run: enqueueV3"),
-        ("synchronize", "the GPU failed .cuStreamSynchronize failed: an illegal memory access .* open it again"),
+        ("cuStreamSynchronize", "the GPU failed .cuStreamSynchronize failed: unknown error.; open it again"),
     ],
 )
 def test_failures_while_opening(open_: Open, call: str, says: str) -> None:
     gpu = FakeGpu()
-    gpu.fails_at[call] = 1
+    gpu.fail(call, 1)
     with installed(gpu), pytest.raises(EngineError, match=says) as caught:
         open_(GpuOptions())
     assert "\n" not in str(caught.value)
@@ -348,7 +346,7 @@ def test_failed_run_does_not_spoil_the_next(open_: Open, reference: OnnxSession)
     with installed(FakeGpu()) as gpu, open_(GpuOptions(steps_per_launch=1, lookahead=1, cuda_graphs=False)) as session:
         session.run(*pictures(2))
         for later in range(1, 5):
-            gpu.fails_at["execute_async_v3"] = gpu.calls["execute_async_v3"] + later
+            gpu.fail("execute_async_v3", gpu.calls["execute_async_v3"] + later)
             with pytest.raises(EngineError, match="failed to run"):
                 session.run(*pictures(2, seed=later))
             assert_same(session, reference, pictures(2, seed=later))
@@ -357,12 +355,12 @@ def test_failed_run_does_not_spoil_the_next(open_: Open, reference: OnnxSession)
 def test_bucket_that_cannot_be_made_leaves_nothing(open_: Open, reference: OnnxSession) -> None:
     with installed(FakeGpu()) as gpu, open_() as session:
         session.run(*pictures(1))
-        before = len(gpu.objects)
+        before = gpu.left()["TensorRT objects"]
         for later in (1, 2, 3, 4):
-            gpu.fails_at["create_execution_context"] = gpu.calls["create_execution_context"] + later
+            gpu.fail("create_execution_context", gpu.calls["create_execution_context"] + later)
             with pytest.raises(EngineError, match="no execution context"):
                 session.run(*pictures(3))
-            assert len(gpu.objects) == before
+            assert gpu.left()["TensorRT objects"] == before
         assert_same(session, reference, pictures(3))
 
 
@@ -460,4 +458,4 @@ def test_host_code_runs_only_when_asked_for(
 def test_facts_of_the_host() -> None:
     with installed(FakeGpu(compute_capability=(9, 0))):
         facts = host_facts("tensorrt", 0)
-    assert (facts.version, facts.compute_capability, facts.name) == ("10.3.0", "sm_90", "Fake")
+    assert (facts.version, facts.compute_capability, facts.name) == ("10.3.0", "sm_90", "Stand-in")
