@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 DATA ?= calib_data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check cpp golden bench gpu clean
+.PHONY: help demo test check pycuda cpp golden bench gpu clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ check: $(VENV)/dev.done ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+pycuda: $(VENV)/dev.done ## PyCUDA for the tests of the GPU session, which need no GPU; takes nvcc and two minutes
+	tests/cuda_driver/install_pycuda.sh $(BIN)/python
 
 cpp: ## the C++ runtime: configure, build, test
 	cmake/onnxruntime.sh cmake --preset release -D ROBUSTSCANNER_ONNXRUNTIME=ON

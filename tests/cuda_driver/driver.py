@@ -96,7 +96,7 @@ class Driver:
         self._library.standin_plug_in(0, 0, 0, 0)
 
     def fail(self, name: str, which: int = 1, *, status: int = UNKNOWN) -> None:
-        """Lets a call return a status: the `which`-th of that name from the beginning; 0: each."""
+        """Lets a call return a status: the `which`-th of that name from the beginning; -3: all from the third on."""
         self._failures[name] = which, status
         if hasattr(self, "_library"):
             self._library.standin_fail(name.encode(), 1, which, status)

@@ -71,7 +71,7 @@ class FakeGpu:
         return self.driver.calls + self._calls
 
     def fail(self, name: str, which: int = 1, **status: int) -> None:
-        """Lets the `which`-th call of that name fail, from 1; 0: each."""
+        """Lets the `which`-th call of that name fail, from 1; 0: each. Of the driver, -3: all from the third on."""
         if name.startswith("cu"):
             self.driver.fail(name, which, **status)
         else:
@@ -163,6 +163,50 @@ class _Masked:
             raise AttributeError(f"{type(self).__name__} has no {name} in {api['version']}")
 
 
+class _Model:
+    """A plan's computation: what queued work holds on to, which a context may not outlive."""
+
+    def __init__(self, gpu: FakeGpu, data: bytes) -> None:
+        if data not in _sessions:
+            options = ort.SessionOptions()
+            options.intra_op_num_threads, options.log_severity_level = 1, 4
+            _sessions[data] = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self.gpu, self.session = gpu, _sessions[data]
+        self.nodes = {node.name: node for node in (*self.session.get_inputs(), *self.session.get_outputs())}
+        self.inputs = [node.name for node in self.session.get_inputs()]
+        self.kind = "encoder" if "images" in self.inputs else "decoder"
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        return np.dtype(DTYPES[self.nodes[name].type])
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """As declared; -1 is open."""
+        return tuple(size if isinstance(size, int) else -1 for size in self.nodes[name].shape)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        names = [node.name for node in self.session.get_outputs()]
+        return dict(zip(names, self.session.run(names, dict(inputs)), strict=True))
+
+    def compute(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> int:
+        """Reads and writes device memory; a CUresult."""
+        inputs = {name: self._read(addresses[name], name, shape) for name, shape in shapes.items()}
+        if any(values is None for values in inputs.values()):
+            return ILLEGAL_ADDRESS
+        if "step" in inputs and not 0 <= inputs["step"][0] < inputs["tokens"].shape[1]:
+            raise Wrong(f"step {inputs['step'][0]}, which no word has")
+        for name, values in self.run(inputs).items():
+            memory = self.gpu.driver.memory(addresses[name], values.nbytes)
+            if memory is None:
+                return ILLEGAL_ADDRESS
+            memory[:] = np.ascontiguousarray(values).tobytes()
+        self.gpu.runs[self.kind] += 1
+        return 0
+
+    def _read(self, address: int, name: str, shape: tuple[int, ...]) -> Any:
+        memory = self.gpu.driver.memory(address, int(np.prod(shape)) * self.dtype(name).itemsize)
+        return None if memory is None else np.frombuffer(memory.raw, self.dtype(name)).reshape(shape)
+
+
 class Runtime(_Masked):
     def __init__(self, gpu: FakeGpu, log: Callable[[int, str], None]) -> None:
         super().__init__(gpu)
@@ -192,14 +236,7 @@ class ICudaEngine(_Masked):
     def __init__(self, gpu: FakeGpu, log: Callable[[int, str], None], papers: Mapping[str, Any], model: bytes) -> None:
         super().__init__(gpu)
         self._log, self._papers = log, papers
-        if model not in _sessions:
-            options = ort.SessionOptions()
-            options.intra_op_num_threads = 1
-            _sessions[model] = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self._session = _sessions[model]
-        self._nodes = {node.name: node for node in (*self._session.get_inputs(), *self._session.get_outputs())}
-        self._inputs = [node.name for node in self._session.get_inputs()]
-        self._kind = "encoder" if "images" in self._inputs else "decoder"
+        self._model = _Model(gpu, model)
         self._contexts: weakref.WeakSet[IExecutionContext] = weakref.WeakSet()
 
     def __del__(self) -> None:
@@ -209,7 +246,7 @@ class ICudaEngine(_Masked):
 
     @property
     def num_io_tensors(self) -> int:
-        return len(self._nodes)
+        return len(self._model.nodes)
 
     @property
     def device_memory_size(self) -> int:
@@ -220,16 +257,16 @@ class ICudaEngine(_Masked):
         return 5000
 
     def get_tensor_name(self, index: int) -> str:
-        return list(self._nodes)[index]
+        return list(self._model.nodes)[index]
 
     def get_tensor_mode(self, name: str) -> str:
-        return "INPUT" if name in self._inputs else "OUTPUT"
+        return "INPUT" if name in self._model.inputs else "OUTPUT"
 
     def get_tensor_dtype(self, name: str) -> Any:
-        return DTYPES[self._nodes[name].type]
+        return self._model.dtype(name)
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return tuple(size if isinstance(size, int) else -1 for size in self._nodes[name].shape)
+        return self._model.shape(name)
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         shape = self.get_tensor_shape(name)
@@ -275,9 +312,8 @@ class IRuntimeConfig(_Masked):
 class IExecutionContext(_Masked):
     def __init__(self, gpu: FakeGpu, engine: ICudaEngine, profile: int) -> None:
         super().__init__(gpu)
-        self._log, self._session, self._kind, self._papers = engine._log, engine._session, engine._kind, engine._papers
-        self._inputs = {name: engine.get_tensor_shape(name) for name in engine._inputs}
-        self._nodes = engine._nodes
+        self._log, self._model, self._papers = engine._log, engine._model, engine._papers
+        self._inputs = {name: self._model.shape(name) for name in self._model.inputs}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._profile, self._scratch = profile, 0
@@ -317,9 +353,9 @@ class IExecutionContext(_Masked):
         """As shape inference does: by a run with zeros."""
         if name in self._inputs:
             return self._shapes[name]
-        key = id(self._session), *sorted(self._shapes.items())
+        key = id(self._model.session), *sorted(self._shapes.items())
         if key not in _shapes:
-            values = self._run({n: np.zeros(shape, self._dtype(n)) for n, shape in self._shapes.items()})
+            values = self._model.run({n: np.zeros(shape, self._model.dtype(n)) for n, shape in self._shapes.items()})
             _shapes[key] = {n: array.shape for n, array in values.items()}
         return _shapes[key][name]
 
@@ -333,45 +369,21 @@ class IExecutionContext(_Masked):
         return self._gpu.recordable
 
     def execute_async_v3(self, stream: int) -> bool:
-        if set(self._shapes) != set(self._inputs) or set(self._addresses) != set(self._nodes) or not self._scratch:
+        if (
+            set(self._shapes) != set(self._inputs)
+            or set(self._addresses) != set(self._model.nodes)
+            or not self._scratch
+        ):
             raise Wrong("runs without all shapes, addresses and scratch memory")
-        if self._gpu.fails("execute_async_v3") or self._gpu.fails(f"{self._kind} execute_async_v3"):
+        if self._gpu.fails("execute_async_v3") or self._gpu.fails(f"{self._model.kind} execute_async_v3"):
             self._log(1, "enqueueV3: Error Code 1: Cuda Runtime (invalid argument)")
             return False
-        if self._gpu.driver.is_recording(stream) and self._gpu.fails(f"{self._kind} recording"):
+        if self._gpu.driver.is_recording(stream) and self._gpu.fails(f"{self._model.kind} recording"):
             self._gpu.driver.break_recording(stream)
             self._log(1, "operation not permitted when stream is capturing")
             return False
-        shapes, addresses = dict(self._shapes), dict(self._addresses)
-        return self._gpu.driver.launch(stream, lambda: self._compute(shapes, addresses)) == 0
-
-    def _compute(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> int:
-        """A CUresult."""
-        inputs = {name: self._read(addresses[name], name, shape) for name, shape in shapes.items()}
-        if any(values is None for values in inputs.values()):
-            return ILLEGAL_ADDRESS
-        results = self._run(inputs)
-        if "step" in inputs and inputs["step"][0] >= inputs["tokens"].shape[1]:
-            raise Wrong("a step beyond the last")
-        for name, values in results.items():
-            memory = self._gpu.driver.memory(addresses[name], values.nbytes)
-            if memory is None:
-                return ILLEGAL_ADDRESS
-            memory[:] = np.ascontiguousarray(values).tobytes()
-        self._gpu.runs[self._kind] += 1
-        return 0
-
-    def _read(self, address: int, name: str, shape: tuple[int, ...]) -> Any:
-        dtype = self._dtype(name)
-        memory = self._gpu.driver.memory(address, int(np.prod(shape)) * dtype.itemsize)
-        return None if memory is None else np.frombuffer(memory.raw, dtype).reshape(shape)
-
-    def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        names = [node.name for node in self._session.get_outputs()]
-        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
-
-    def _dtype(self, name: str) -> np.dtype[Any]:
-        return np.dtype(DTYPES[self._nodes[name].type])
+        model, shapes, addresses = self._model, dict(self._shapes), dict(self._addresses)
+        return self._gpu.driver.launch(stream, lambda: model.compute(shapes, addresses)) == 0
 
 
 class ILogger:

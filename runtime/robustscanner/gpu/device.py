@@ -5,7 +5,6 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,6 +20,8 @@ _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: work of others on the legacy stream
 Bytes = npt.NDArray[np.uint8]
 Launch = Callable[[], None]  # queues work on a stream
 _Key = TypeVar("_Key")
+
+_contexts: dict[tuple[Any, int], Any] = {}  # of PyCUDA and a GPU's number
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +194,6 @@ class Recorder:
         return values[0] if values else None
 
 
-@cache
 def primary_context(drv: Any, number: int, *, spinning: bool = True) -> Any:
     """The context that CUDA's runtime, torch and CuPy use too: retained once, until the process ends.
 
@@ -202,12 +202,28 @@ def primary_context(drv: Any, number: int, *, spinning: bool = True) -> Any:
         number: of the GPU.
         spinning: how threads wait, if nobody in this process has opened the context before.
     """
-    _choose_waiting(number, spinning=spinning)
-    context = drv.Device(number).retain_primary_context()
-    # Never destroyed: PyCUDA's destructor detaches from a context, which is no way to release a primary one. The
-    # driver would refuse it, keep it retained, and leave it current in this thread.
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))
-    return context
+    if (drv, number) not in _contexts:
+        _choose_waiting(number, spinning=spinning)
+        context = drv.Device(number).retain_primary_context()
+        # Never destroyed: PyCUDA's destructor detaches from a context, which is no way to release a primary one. The
+        # driver would refuse it, keep it retained, and leave it current in this thread.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))
+        _contexts[drv, number] = context
+    return _contexts[drv, number]
+
+
+def is_lost(drv: Any, number: int) -> bool:
+    """Whether a fault broke the GPU's primary context, which stays so until the process ends."""
+    if (drv, number) not in _contexts:
+        return False
+    _contexts[drv, number].push()
+    try:
+        drv.Context.synchronize()
+    except drv.Error:
+        return True
+    finally:
+        drv.Context.pop()
+    return False
 
 
 def _choose_waiting(number: int, *, spinning: bool) -> None:

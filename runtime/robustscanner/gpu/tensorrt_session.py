@@ -24,7 +24,15 @@ from robustscanner.gpu.decoding import (
     decode,
     divisors,
 )
-from robustscanner.gpu.device import Gpu, Recorder, compute_capability, find_device, first_line, import_pycuda
+from robustscanner.gpu.device import (
+    Gpu,
+    Recorder,
+    compute_capability,
+    find_device,
+    first_line,
+    import_pycuda,
+    is_lost,
+)
 from robustscanner.gpu.plan import REBUILD, Library, Plan, import_tensorrt, open_plans
 from robustscanner.session import (
     GpuOptions,
@@ -37,6 +45,11 @@ from robustscanner.session import (
     check_result,
 )
 from robustscanner.spec import ModelSpec
+
+_RESTART = (
+    "after such a fault nothing in this process can use the GPU: start the process again, "
+    "and look into the kernel's log (dmesg) if it stays so"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +74,7 @@ class TensorRTSession:
         self.path = encoder.parent
         self.spec = spec
         self._lock = threading.RLock()
+        self._device = options.gpu.device
         with _at(self.path):
             library = import_tensorrt(backend)
             self._drv = import_pycuda(library.product)
@@ -111,9 +125,14 @@ class TensorRTSession:
         except self._drv.MemoryError as error:
             cure = "close what else uses the GPU, or build it with a smaller --max-batch"
             raise EngineError(f"{self.path}: too little GPU memory ({first_line(error)}); {cure}") from None
-        except self._drv.Error as error:
-            cure = "open it again; a GPU that keeps failing shows in the kernel's log (dmesg)"
-            raise EngineError(f"{self.path}: the GPU failed ({first_line(error)}); {cure}") from None
+        except (self._drv.Error, EngineError) as error:
+            ours = isinstance(error, EngineError)
+            told = str(error) if ours else f"{self.path}: the GPU failed ({first_line(error)})"
+            if is_lost(self._drv, self._device):
+                raise EngineError(f"{told.removesuffix(f'; {REBUILD}')}; {_RESTART}") from None
+            if ours:
+                raise
+            raise EngineError(f"{told}; open it again, and look into the kernel's log (dmesg) if it stays so") from None
 
 
 @contextmanager

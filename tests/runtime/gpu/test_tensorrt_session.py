@@ -20,7 +20,7 @@ from robustscanner.gpu.tensorrt_session import TensorRTSession, host_facts
 from robustscanner.onnx_session import OnnxSession
 from robustscanner.session import GpuOptions, SessionOptions
 from robustscanner.spec import ModelSpec
-from tests.cuda_driver.driver import OUT_OF_MEMORY
+from tests.cuda_driver.driver import ILLEGAL_ADDRESS, OUT_OF_MEMORY
 
 ROOT = Path(__file__).parents[3]
 TINY = ROOT / "tests" / "tiny" / "tiny.onnx"
@@ -196,12 +196,6 @@ def test_uses_only_what_each_version_has(open_: Open, reference: OnnxSession, pa
             assert_same(session, reference, pictures(count))
 
 
-def test_names_of_cuda_bindings_exist() -> None:
-    real = pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings is not installed")
-    fake = FakeGpu().modules()["cuda.bindings.driver"]
-    assert {name for name in vars(fake) if not name.startswith("_")} <= set(dir(real))
-
-
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_parts_fall_back_to_plain_launches_on_their_own(
     open_: Open, reference: OnnxSession, part: str, caplog: pytest.LogCaptureFixture
@@ -317,7 +311,7 @@ def test_too_little_memory_leaves_nothing(open_: Open, integrated: bool) -> None
     assert sum(allocations.values()) > 8
     for name, which in ((name, which) for name, count in allocations.items() for which in range(1, count + 1)):
         gpu = FakeGpu(integrated=integrated)
-        gpu.fail(name, which, status=OUT_OF_MEMORY)
+        gpu.fail(name, -which, status=OUT_OF_MEMORY)  # PyCUDA tries a second time
         with installed(gpu), pytest.raises(EngineError, match=rf"too little GPU memory \({name} .*--max-batch"):
             open_()
 
@@ -350,6 +344,20 @@ def test_failed_run_does_not_spoil_the_next(open_: Open, reference: OnnxSession)
             with pytest.raises(EngineError, match="failed to run"):
                 session.run(*pictures(2, seed=later))
             assert_same(session, reference, pictures(2, seed=later))
+
+
+def test_fault_that_only_a_new_process_survives(open_: Open) -> None:
+    with installed(FakeGpu()) as gpu, open_() as session:
+        gpu.fail("cuStreamSynchronize", gpu.calls["cuStreamSynchronize"] + 1, status=ILLEGAL_ADDRESS)
+        gpu.fail("cuEventSynchronize", gpu.calls["cuEventSynchronize"] + 1, status=ILLEGAL_ADDRESS)
+        says = "illegal memory access was encountered.; after such a fault nothing .* start the process again"
+        with pytest.raises(EngineError, match=says):
+            session.run(*pictures(2))
+        for attempt in (lambda: session.run(*pictures(1)), open_):
+            with pytest.raises(EngineError, match="start the process again") as caught:
+                attempt()
+            assert "open it again" not in str(caught.value)
+            assert "build it again" not in str(caught.value)
 
 
 def test_bucket_that_cannot_be_made_leaves_nothing(open_: Open, reference: OnnxSession) -> None:
