@@ -17,6 +17,9 @@ def engine_parser(what: str | None, epilog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("engines", type=Path, nargs="+", metavar="ENGINE", help="NAME.engine or NAME.onnx")
     parser.add_argument("--threads", type=count, metavar="N", help="for each contestant (default: all cores)")
+    parser.add_argument(
+        "--allow-host-code", action="store_true", help="of version-compatible TensorRT engines: only if you trust them"
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write the figures there")
     return parser
 
@@ -41,7 +44,7 @@ def counts(text: str) -> list[int]:
 
 def session_options(arguments: argparse.Namespace, *, spinning: bool = True) -> "SessionOptions":
     """How the engines are opened."""
-    from robustscanner.session import SessionOptions
+    from robustscanner.session import GpuOptions, SessionOptions
 
     threads = {} if arguments.threads is None else {"threads": arguments.threads}
-    return SessionOptions(**threads, spinning=spinning)
+    return SessionOptions(**threads, spinning=spinning, gpu=GpuOptions(host_code=arguments.allow_host_code))

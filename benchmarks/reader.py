@@ -28,7 +28,8 @@ class Reader:
 
 
 def open_engine_reader(path: Path, options: SessionOptions) -> Reader:
-    """One of our engines."""
+    """One of our engines. On a GPU it waits as it does in serving: spinning, which takes no core from the others."""
+    options = options if engine_backend(path) == "onnxruntime" else replace(options, spinning=True)
     recognizer = Recognizer(path, batch_size=LARGEST_BATCH, options=options)
 
     def read(pictures: Sequence[bytes]) -> list[str]:
@@ -52,6 +53,11 @@ def opened(paths: Sequence[Path], options: SessionOptions, *, alone: bool = Fals
     finally:
         for reader in readers:
             reader.close()
+
+
+def engine_backend(path: Path) -> str:
+    """What runs it."""
+    return "onnxruntime" if path.is_file() else read_manifest(path).backend
 
 
 def engine_facts(path: Path) -> dict[str, object]:

@@ -17,11 +17,11 @@ from ..graph.model_file import file_step
 from ..graph.split import split
 from ..int8.calibration import CalibrationSet
 from ..quantize import Quantized, QuantizeOptions, describe, quantize
-from .builder import BuilderOptions, Plan, build_plan, list_network
+from .builder import BuilderOptions, Plan, build_plan, list_network, runs_here
 from .calibrator import calibrating
 from .half import score_nodes, to_half
 from .layers import Layer, convolution_precisions, layers_to_json, summarise
-from .library import Library, has_gpu
+from .library import Library
 from .row_lstm import unroll_rows
 from .simulate import read_simulated
 from .turing import TURING, spread_scores
@@ -82,7 +82,7 @@ def make(
         steps=_steps(source, graphs, options),
         summary=[*_summary(graphs, layers), *_sizes(source, plans)],
         details=describe_layers(layers),
-        simulate=None if has_gpu() else lambda: _simulate(source, graphs, calibration),
+        simulate=None if runs_here(library, options.builder) else lambda: _simulate(source, graphs, calibration),
     )
 
 

@@ -13,10 +13,11 @@ import onnx
 
 from robustscanner.engine import PRECISIONS, BatchRange
 from robustscanner.errors import EngineError
+from robustscanner.gpu.device import import_pycuda
 from robustscanner.output import OutputError, replacing
 
 from .layers import Layer, LayerTensor, make_layer, parse_inspector, parse_log, type_name
-from .library import Library, has_gpu
+from .library import Library, local_gpu
 from .watch import BuildWatch
 
 _MIB = 1 << 20  # bytes
@@ -94,6 +95,22 @@ def check_options(
     if timing_cache and not features.timing_cache:
         raise EngineError(f"--timing-cache: {title} times nothing while it builds; leave it out")
     _check_targets(library, options.targets)
+
+
+def check_reading(library: Library, options: BuilderOptions, *, calibrator: bool = False) -> None:
+    """Looks, before long work starts, whether what is built can be read with here afterwards, if this GPU is for it.
+
+    Raises:
+        EngineError: PyCUDA is missing.
+    """
+    if calibrator or runs_here(library, options):
+        import_pycuda(library.title)
+
+
+def runs_here(library: Library, options: BuilderOptions) -> bool:
+    """Whether this machine's GPU is one of those that are built for."""
+    here, targets = local_gpu(), options.targets or library.features.targets
+    return here is not None and (not targets or here in targets)
 
 
 def build_plan(
@@ -398,7 +415,7 @@ def _check_targets(library: Library, targets: Iterable[str]) -> None:
             raise EngineError(
                 f"--target {target}: {library.title} builds for {', '.join(known)} only; take one of them"
             )
-    if not known and not has_gpu():
+    if not known and local_gpu() is None:
         raise EngineError(
             f"{library.title} builds on an NVIDIA GPU only, and there is none here; build where it will run"
         )

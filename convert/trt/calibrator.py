@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustscanner.errors import EngineError, RobustScannerError
+from robustscanner.gpu.device import find_device, import_pycuda, primary_context
 from robustscanner.output import replacing
 
 from ..int8.calibration import CalibrationSet
@@ -94,7 +95,9 @@ class _Feed:
         self.batch = batch
         self.errors: list[Exception] = []
         self._batches = _full_batches(calibration, batch)
-        self._driver, self._context = _open_gpu()
+        self._driver = import_pycuda("--int8-calibrator")
+        find_device(self._driver, 0)
+        self._context = primary_context(self._driver, 0)
         self._buffers: dict[str, Any] = {}
 
     def next(self, names: Sequence[str]) -> list[int] | None:
@@ -112,18 +115,18 @@ class _Feed:
             self._context.pop()
 
     def close(self) -> None:
-        """Frees the buffers in the context they belong to, then lets go of it."""
+        """Frees the buffers in the context they belong to."""
         self._batches = iter(())
         self._context.push()
         for buffer in self._buffers.values():
             buffer.free()
         self._context.pop()
-        self._context.detach()
 
     def _upload(self, name: str, array: npt.NDArray[Any]) -> int:
         if name not in self._buffers:
             self._buffers[name] = self._driver.mem_alloc(array.nbytes)
         self._driver.memcpy_htod(self._buffers[name], np.ascontiguousarray(array))
+        self._driver.Context.synchronize()  # pageable bytes go through stream 0, which TensorRT's does not wait for
         return int(self._buffers[name])
 
 
@@ -166,16 +169,3 @@ def _full_batches(calibration: CalibrationSet, batch: int) -> Iterator[Arrays]:
     for start in range(0, count, batch):
         rows = np.arange(start, start + batch) % count
         yield {"images": calibration.canvases[rows], "valid_width": calibration.widths[rows]}
-
-
-def _open_gpu() -> tuple[Any, Any]:
-    """PyCUDA's driver module and the retained primary context of the first GPU."""
-    try:
-        import pycuda.driver as driver  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise EngineError(f"--int8-calibrator needs PyCUDA ({error}); pip install pycuda") from None
-    try:
-        driver.init()
-        return driver, driver.Device(0).retain_primary_context()
-    except driver.Error as error:
-        raise EngineError(f"--int8-calibrator needs an NVIDIA GPU ({error}); use --int8") from None

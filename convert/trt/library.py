@@ -4,6 +4,7 @@ import ctypes
 import os
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from robustscanner.errors import EngineError
@@ -15,6 +16,8 @@ _INSTALL = {
     "with --system-site-packages",
     "tensorrt-rtx": "pip install tensorrt-rtx",
 }
+
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_…
 
 
 @dataclass(frozen=True)
@@ -99,14 +102,35 @@ def describe(module: Any, backend: str) -> Library:
     return Library(module, backend, str(module.__version__), features)
 
 
-def has_gpu() -> bool:
-    """Asks NVIDIA's driver, as TensorRT says it only in a log."""
+def local_gpu() -> str | None:
+    """The first GPU's compute capability, e.g. "sm_87"; None without one.
+
+    Asks NVIDIA's driver, as TensorRT says it only in a log.
+    """
     try:
         driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
-        return False
-    count = ctypes.c_int(0)
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+        return None
+    device, major, minor = (ctypes.c_int() for _ in range(3))
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    if driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device) or driver.cuDeviceGetAttribute(
+        ctypes.byref(minor), _MINOR, device
+    ):
+        return None
+    return f"sm_{major.value}{minor.value}"
+
+
+def library_for_this_gpu() -> str | None:
+    """ "tensorrt" or "tensorrt-rtx", whichever is installed and builds for the GPU here; None if neither does."""
+    here = local_gpu()
+    if here is None:
+        return None
+    if find_spec("tensorrt"):
+        return "tensorrt"
+    if find_spec("tensorrt_rtx") and here in load_library("tensorrt-rtx").features.targets:
+        return "tensorrt-rtx"
+    return None
 
 
 def _targets(module: Any) -> tuple[str, ...]:

@@ -221,6 +221,9 @@ def _open_tensorrt(folder: Path, manifest: EngineManifest, options: SessionOptio
     for name in (ENCODER_NAME, DECODER_NAME):
         if name not in manifest.files:
             raise EngineError(f"{folder}: {MANIFEST_NAME} lists no {name}; {_REBUILD}")
+    if manifest.device.get("version_compatible") == "true" and not options.gpu.host_code:
+        cure = "if you trust it, give --allow-host-code, or GpuOptions(host_code=True) from Python"
+        raise EngineError(f"{folder}: a version-compatible engine, which carries code that would run here; {cure}")
     try:
         check_host(manifest, host_facts(manifest.backend, options.gpu.device))
     except EngineError as error:

@@ -81,6 +81,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--threads", type=_count, metavar="N", help="CPU threads (default: all cores that are free to use)"
     )
     parser.add_argument("--device", type=int, default=0, metavar="N", help="GPU of a TensorRT engine (default: 0)")
+    parser.add_argument(
+        "--allow-host-code",
+        action="store_true",
+        help="run the code that a version-compatible TensorRT engine carries: only if you trust it",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="say on stderr what runs, and how fast")
     parser.add_argument("--version", action="version", version=f"robustscanner {__version__}")
     parser.set_defaults(write=_write_tsv)
@@ -144,7 +149,7 @@ def _open_recognizer(options: argparse.Namespace) -> "Recognizer":
     from robustscanner.recognizer import DEFAULT_BATCH, Recognizer
     from robustscanner.session import GpuOptions, SessionOptions
 
-    gpu = GpuOptions(device=options.device)
+    gpu = GpuOptions(device=options.device, host_code=options.allow_host_code)
     session = SessionOptions(threads=options.threads, gpu=gpu) if options.threads else SessionOptions(gpu=gpu)
     return Recognizer(options.engine, batch_size=options.batch or DEFAULT_BATCH, options=session)
 

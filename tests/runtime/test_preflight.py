@@ -195,6 +195,19 @@ def test_papers_that_do_not_fit(bundle: Path, change: Callable[..., None], value
     assert not gpu.calls["deserialize_cuda_engine"]
 
 
+def test_version_compatible_engine_runs_only_when_its_code_is_trusted(
+    bundle: Path, change: Callable[..., None]
+) -> None:
+    change(device=ORIN | {"version_compatible": "true"})
+    picture = np.zeros((48, 96, 3), np.uint8)
+    with installed(FakeGpu()) as gpu:
+        assert "carries code that would run here; if you trust it, give --allow-host-code" in refusal(bundle)
+        assert not gpu.calls["deserialize_cuda_engine"]
+        trusting = replace(OPTIONS, gpu=replace(OPTIONS.gpu, host_code=True))
+        with Recognizer(bundle, options=trusting) as recognizer:
+            recognizer.read(picture)
+
+
 def test_the_other_flavour_is_installed(bundle: Path) -> None:
     with installed(FakeGpu(), "tensorrt-rtx"):
         sys.modules["tensorrt_rtx"].__spec__ = object()  # type: ignore[assignment]

@@ -25,6 +25,7 @@ Measures the latency of one engine: pictures are decoded first, then resized and
   --batch PICTURES   pictures of one call (default: 1)
   --threads N        CPU threads (default: all cores that are free to use)
   --device N         GPU of a TensorRT engine (default: 0)
+  --allow-host-code  run the code that a version-compatible TensorRT engine carries: only if you trust it
   --rounds N         calls to time (default: 200)
   --no-spinning      idle threads sleep
   --turns            a round for every line of stdin, each picture once: programs that are compared take turns
@@ -107,6 +108,7 @@ Options parse(int count, char* const* texts) {
                         {"batch", 0, true, [&](auto value) { options.batch = number(value, 1, 1024); }},
                         {"threads", 0, true,
                          [&](auto value) { options.session.threads = number(value, 1, robustscanner::max_threads); }},
+                        {"allow-host-code", 0, false, [&](auto) { options.session.gpu.host_code = true; }},
                         {"device", 0, true, [&](auto value) { options.session.gpu.device = number(value, 0, 1024); }},
                         {"rounds", 0, true, [&](auto value) { options.rounds = number(value, 1, 1'000'000); }},
                         {"no-spinning", 0, false, [&](auto) { options.session.spinning = false; }},

@@ -40,6 +40,7 @@ Reads the words in cropped pictures. IMAGE: a picture, folder or quoted pattern;
   --batch PICTURES   pictures of one run
   --threads N        CPU threads (default: all cores that are free to use)
   --device N         GPU of a TensorRT engine (default: 0)
+  --allow-host-code  run the code that a version-compatible TensorRT engine carries: only if you trust it
   -v, --verbose      say on stderr what runs, and how fast
   --version          the version of the kit
 
@@ -83,6 +84,7 @@ Options parse(int count, char* const* texts) {
          {"force", 'f', false, [&](auto) { options.force = true; }},
          {"batch", 0, true, [&](auto value) { options.batch = number(value, 1, max_count); }},
          {"threads", 0, true, [&](auto value) { options.session.threads = number(value, 1, max_count); }},
+         {"allow-host-code", 0, false, [&](auto) { options.session.gpu.host_code = true; }},
          {"device", 0, true, [&](auto value) { options.session.gpu.device = number(value, INT_MIN, INT_MAX); }},
          {"verbose", 'v', false, [&](auto) { options.verbose = true; }}});
     if (!options.sheet.empty() && !is_sheet_name(options.sheet)) {

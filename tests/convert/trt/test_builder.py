@@ -22,7 +22,15 @@ from convert.quantize import QuantizeOptions, load_float_model
 from convert.trt import builder as trt_builder
 from convert.trt import library as trt_library
 from convert.trt.backend import TensorRTOptions, prepare
-from convert.trt.builder import BuilderOptions, Plan, build_plan, check_options, list_network
+from convert.trt.builder import (
+    BuilderOptions,
+    Plan,
+    build_plan,
+    check_options,
+    check_reading,
+    list_network,
+    runs_here,
+)
 from convert.trt.layers import convolution_precisions, summarise
 from convert.trt.library import Library, load_library
 from convert.trt.watch import BuildWatch
@@ -89,7 +97,7 @@ def options(precision: str = "fp32", **rest: Any) -> BuilderOptions:
 class TestEveryVersion:
     @pytest.fixture(autouse=True)
     def _gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(trt_builder, "has_gpu", lambda: True)
+        monkeypatch.setattr(trt_builder, "local_gpu", lambda: "sm_80")
 
     @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
     @pytest.mark.parametrize("name", fake_tensorrt.DUMPS)
@@ -182,7 +190,7 @@ class TestStandIns:
 class TestChecks:
     @pytest.fixture(autouse=True)
     def _gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(trt_builder, "has_gpu", lambda: True)
+        monkeypatch.setattr(trt_builder, "local_gpu", lambda: "sm_80")
 
     @pytest.mark.parametrize(
         ("name", "wanted", "extra", "message"),
@@ -225,7 +233,7 @@ class TestChecks:
 
     @pytest.mark.parametrize("name", fake_tensorrt.DUMPS)
     def test_without_a_gpu_only_rtx_builds(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(trt_builder, "has_gpu", lambda: False)
+        monkeypatch.setattr(trt_builder, "local_gpu", lambda: None)
         library, _notes = fake_tensorrt.load(name)
         if name == RTX:
             check_options(library, options())
@@ -245,10 +253,54 @@ class TestChecks:
             raise OSError(name)
 
         monkeypatch.setattr(trt_library.ctypes, "CDLL", missing)
-        assert not trt_library.has_gpu()
-        driver = SimpleNamespace(cuInit=lambda flags: 100, cuDeviceGetCount=lambda count: 0)  # 100: no device
+        assert trt_library.local_gpu() is None
+        driver = SimpleNamespace(cuInit=lambda flags: 100)  # no device
         monkeypatch.setattr(trt_library.ctypes, "CDLL", lambda name: driver)
-        assert not trt_library.has_gpu()
+        assert trt_library.local_gpu() is None
+
+    @pytest.mark.parametrize(
+        ("name", "targets", "here", "runs"),
+        [
+            ("10.3.0", (), "sm_87", True),
+            ("10.3.0", (), None, False),
+            (RTX, (), "sm_86", True),
+            (RTX, (), "sm_87", False),  # Orin is none of its targets
+            (RTX, (), None, False),
+            (RTX, ("sm_86", "sm_89"), "sm_89", True),
+            (RTX, ("sm_86", "sm_89"), "sm_120", False),
+        ],
+    )
+    def test_pycuda_is_missed_before_the_build_and_only_where_it_is_used(
+        self, name: str, targets: tuple[str, ...], here: str | None, runs: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        library, _notes = fake_tensorrt.load(name)
+        monkeypatch.setattr(trt_builder, "local_gpu", lambda: here)
+        monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+        assert runs_here(library, options(targets=targets)) == runs
+        if not runs:
+            check_reading(library, options(targets=targets))
+            return
+        with pytest.raises(EngineError, match="needs PyCUDA, which cannot be imported"):
+            check_reading(library, options(targets=targets))
+
+    @pytest.mark.parametrize(
+        ("here", "installed", "chosen"),
+        [
+            (None, {"tensorrt", "tensorrt_rtx"}, None),
+            ("sm_87", {"tensorrt", "tensorrt_rtx"}, "tensorrt"),
+            ("sm_87", {"tensorrt_rtx"}, None),  # which builds nothing for Orin
+            ("sm_89", {"tensorrt_rtx"}, "tensorrt-rtx"),
+            ("sm_89", set(), None),
+        ],
+    )
+    def test_backend_is_chosen_by_what_builds_for_this_gpu(
+        self, here: str | None, installed: set[str], chosen: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rtx, _notes = fake_tensorrt.load(RTX)
+        monkeypatch.setattr(trt_library, "local_gpu", lambda: here)
+        monkeypatch.setattr(trt_library, "find_spec", lambda name: name in installed or None)
+        monkeypatch.setattr(trt_library, "load_library", lambda backend: rtx)
+        assert trt_library.library_for_this_gpu() == chosen
 
 
 class TestBuild:
