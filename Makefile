@@ -61,7 +61,8 @@ bench: $(VENV)/bench.done ## everything in benchmarks/results/report.html, measu
 	  --seconds 10 -o benchmarks/results/latency-r31.json
 	$(BIN)/python benchmarks/layer_sensitivity.py build/r31-random.onnx --crops 3 --calib-images 8 \
 	  -o benchmarks/results/sensitivity-r31.json --plot benchmarks/results/sensitivity-r31.svg
-	$(BIN)/python benchmarks/report.py -o benchmarks/results/report.html --markdown benchmarks/results/report.md
+	$(BIN)/python benchmarks/report.py -o benchmarks/results/report.html --markdown benchmarks/results/report.md \
+	  --update README.md docs/*.md runtime/robustscanner/models/README.md
 	@echo "look at benchmarks/results/report.html"
 
 gpu: $(VENV)/dev.done ## on a machine with an NVIDIA GPU and TensorRT: engines, GPU tests, latency

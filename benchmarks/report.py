@@ -1,4 +1,4 @@
-"""Makes one page, and tables for a README, of the results that the other programs wrote."""
+"""Makes one page of the results that the other programs wrote, and brings the tables of other documents up to date."""
 
 import argparse
 import base64
@@ -24,6 +24,9 @@ RESULTS = Path(__file__).parent / "results"
 TITLE = "RobustScanner edge kit: benchmarks"
 EPILOG = """examples:
   python benchmarks/report.py -o benchmarks/results/report.html --markdown benchmarks/results/report.md
+  python benchmarks/report.py -o build/report.html --update README.md docs/*.md
+
+--update replaces what stands between <!-- report: TITLE OF A SECTION --> and <!-- end -->.
 """
 _STYLE = """
 :root { color-scheme: light; }
@@ -53,25 +56,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("results", type=Path, nargs="?", default=RESULTS, metavar="DIR", help="with the .json files")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.html")
     parser.add_argument("--markdown", type=Path, metavar="FILE.md", help="also write the tables there")
+    parser.add_argument("--update", type=Path, nargs="+", default=[], metavar="FILE.md", help="put new tables there")
     parsed = parser.parse_args(arguments)
-    return exit_status(lambda: write_report(parsed.results, parsed.output, parsed.markdown))
+    return exit_status(lambda: write_report(parsed.results, parsed.output, parsed.markdown, parsed.update))
 
 
-def write_report(folder: Path, page: Path, markdown: Path | None) -> None:
+def write_report(folder: Path, page: Path, markdown: Path | None, documents: Sequence[Path] = ()) -> None:
     """Reads all results of a folder and writes page and tables.
 
     Raises:
-        DataError: no results there.
+        DataError: no results there, or a document asks for a section that is not in them.
         OutputError: a file cannot be written.
     """
+    from benchmarks.documents import fill
     from benchmarks.sections import all_sections
 
     sections = list(all_sections(read_results(folder)))
+    updated = {path: fill(path.read_text(encoding="utf-8"), sections) for path in documents}
     with replacing(page, force=True) as temporary:
         temporary.write_text(to_html(sections), encoding="utf-8")
     if markdown:
         with replacing(markdown, force=True) as temporary:
             temporary.write_text(to_markdown(sections), encoding="utf-8")
+    for path, text in updated.items():
+        with replacing(path, force=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def read_results(folder: Path) -> "dict[str, list[Result]]":
@@ -102,7 +111,7 @@ def to_html(sections: "Iterable[Section]") -> str:
 
 
 def to_markdown(sections: "Iterable[Section]") -> str:
-    """The same without pictures, to be pasted into a README."""
+    """The same without pictures."""
     told = (section for section in sections if section.table or section.points or section.transcript)
     return "\n".join(map(_section_markdown, told))
 
