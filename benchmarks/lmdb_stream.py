@@ -60,7 +60,7 @@ def measure(arguments: argparse.Namespace) -> None:
     from statistics import median
 
     from benchmarks.result import begin_result, write_result
-    from robustscanner.session import available_cores
+    from robustscanner.cpu import available_cores
     from training.data.lmdb_set import write_lmdb
 
     result = begin_result("stream", __doc__, arguments.output)

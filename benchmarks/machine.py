@@ -7,7 +7,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from robustscanner.session import available_cores
+from robustscanner.cpu import available_cores
 
 PACKAGES = (
     "robustscanner",

@@ -7,6 +7,8 @@ from functools import cache
 
 import pytest
 
+import robustscanner  # noqa: F401  # before any ONNX Runtime, which looks at what it sets when it is imported
+
 
 @cache
 def missing_gpu() -> str | None:

@@ -57,10 +57,17 @@ def pictures(tmp_path: Path) -> Path:
         "sub/Äb 2.ppm": image,
         "sub/äb 10.png": image[::-1],
         "sub/.hidden.png": image,
+        "a.jp2": image,
+        "b.jfif": image,
+        "c.jpe": image,
     }
     for name, picture in kinds.items():
+        suffix = Path(name).suffix.lower().replace(".jfif", ".jpg")
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(cv2.imencode(Path(name).suffix.lower(), picture)[1].tobytes())
+        (tmp_path / name).write_bytes(cv2.imencode(suffix, picture)[1].tobytes())
+    (tmp_path / "film.jpg").write_bytes(
+        (tmp_path / "b.jfif").read_bytes() + bytes(range(256)) * 9 + b"\xff\xd9\xff\xda"
+    )
     (tmp_path / os.fsdecode(b"d\xffg.png")).write_bytes((tmp_path / "w10.png").read_bytes())
     png, jpeg = (tmp_path / "w10.png").read_bytes(), (tmp_path / "w9.JPG").read_bytes()
     bad = {
@@ -105,7 +112,7 @@ def test_crops_with_an_int8_engine(int8_engine: Path) -> None:
 def test_every_kind_of_picture(pictures: Path, options: list[str]) -> None:
     cpp, python = outcomes("--engine", TINY, ".", "missing.png", *options, cwd=pictures)
     assert python[0] == 1
-    assert b"8 of 17 pictures could not be read" in python[2]
+    assert b"8 of 21 pictures could not be read" in python[2]
     assert cpp == python
 
 
@@ -124,6 +131,7 @@ def test_every_kind_of_picture(pictures: Path, options: list[str]) -> None:
         (["-", "w9.JPG"], b"w10.png\n\n./w9.JPG\r\nnothing\n"),
         (["-"], b"\n"),
         (["--", "w10.png"], b""),
+        (["--", "-dash.png", "--json"], b""),
         (["w10.png", "-o", "none/words.tsv"], b""),
         (["w10.png", "-f", "-o", "/dev/null"], b""),
         (["w10.png", "-o", "a" * 300], b""),
@@ -206,19 +214,43 @@ def test_output_and_sheet(pictures: Path) -> None:
     assert (cv2.imread(str(pictures / "sheet.png")).shape) == kept[1].shape  # fonts differ between OpenCV versions
 
 
-def test_interrupt_leaves_nothing(pictures: Path) -> None:
-    os.mkfifo(pictures / "blocks.fifo")  # opening it waits for a writer
+TERMINATED = b"1 of 2 pictures could not be read\nterminated after 2 of 3 pictures\n"
+
+
+@pytest.mark.parametrize("program", [[CPP], [sys.executable, ROOT / "runtime" / "recognize.py"]])
+@pytest.mark.parametrize(("signal", "says"), [(2, b""), (15, TERMINATED)])
+def test_signals(pictures: Path, program: list[object], signal: int, says: bytes) -> None:
+    """Ctrl-C leaves nothing, SIGTERM what was read."""
+    os.mkfifo(pictures / "pipe")
+    writer = os.open(pictures / "pipe", os.O_RDWR)  # who writes nothing
     before = set(pictures.iterdir())
-    command = [CPP, "--engine", TINY, "w10.png", "blocks.fifo", "--batch", "1", "-o", "words.tsv"]
+    command = [*program, "--engine", TINY, "w10.png", "none.png", "pipe", "--batch", "1", "-o", "words.tsv"]
     process = subprocess.Popen(command, cwd=pictures, stderr=subprocess.PIPE)
-    while set(pictures.iterdir()) == before:
-        pass
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(1)
-    process.send_signal(2)
-    assert process.communicate(timeout=60)[1] == b""
-    assert process.returncode == 130
-    assert set(pictures.iterdir()) == before
+    assert process.stderr
+    assert b"none.png: No such file" in process.stderr.readline()  # the next is the pipe
+    process.send_signal(signal)
+    assert process.communicate(timeout=60)[1] == says
+    assert process.returncode == 128 + signal
+    kept = {pictures / "words.tsv"} if signal == 15 else set()
+    assert set(pictures.iterdir()) == before | kept
+    assert not kept or (pictures / "words.tsv").read_text().startswith("w10.png\t")
+    os.close(writer)
+
+
+def test_a_pipe_is_not_waited_for(pictures: Path) -> None:
+    os.mkfifo(pictures / "pipe.jpg")
+    cpp, python = outcomes("--engine", TINY, "pipe.jpg", cwd=pictures)
+    assert b"pipe.jpg: a pipe into which nobody writes" in python[2]
+    assert cpp == python
+
+
+def test_nothing_is_sent_or_left_behind(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    unset = ("CI", "GITHUB_ACTIONS", "TF_BUILD", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "XDG_DATA_HOME")
+    environment = {key: value for key, value in os.environ.items() if key not in unset}
+    command = [CPP, "--engine", TINY, pictures / "w10.png"]
+    subprocess.run(command, env={**environment, "HOME": str(tmp_path / "home")}, check=True, capture_output=True)
+    assert list((tmp_path / "home").iterdir()) == []
 
 
 # --- The C API, from Python

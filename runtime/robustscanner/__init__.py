@@ -1,5 +1,6 @@
 """RobustScanner: reads a cropped word from a picture, with ONNX Runtime or TensorRT behind it."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from robustscanner.errors import EngineError, ImageError, RobustScannerError, SpecError
@@ -18,6 +19,9 @@ __all__ = [
     "SessionOptions",
     "SpecError",
 ]
+
+# From 1.29 on, ONNX Runtime's wheels report to their maker. They look at this once, when they are first imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # 0 in the environment turns it on
 
 # Imported on first use: they need NumPy and OpenCV, and a program's --help does not.
 _LAZY = {

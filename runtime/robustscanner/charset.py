@@ -1,11 +1,22 @@
 """Characters to token ids and back."""
 
 import math
+import unicodedata
 
 import numpy as np
 import numpy.typing as npt
 
 from robustscanner.spec import CharsetSpec
+
+# What typesetting makes of plain characters.
+_PLAIN = {
+    **dict.fromkeys("‘’‛′ʼ", "'"),
+    **dict.fromkeys("“”‟„″", '"'),
+    **dict.fromkeys("‐‑‒–—―−", "-"),
+    **dict.fromkeys("‚", ","),
+    **dict.fromkeys("⁄∕", "/"),
+}
+_SAME_LOOK = ("<compat>", "<wide>", "<narrow>", "<noBreak>")  # Unicode's kinds of decompositions that lose nothing
 
 
 class Charset:
@@ -21,6 +32,28 @@ class Charset:
     def characters(self) -> str:
         """All characters the model can read, in id order."""
         return "".join(self._ids)
+
+    def fit(self, text: str) -> str:
+        """A label in the characters that this model has, as far as they say the same.
+
+        What it lacks becomes: the other case of a letter, plain quotes and dashes, the letters of a ligature, narrow
+        for full-width characters; spaces go. Whatever else it lacks stays, see `missing`.
+        """
+        return "".join(c if c in self._ids else self._alike(c) for c in text)
+
+    def missing(self, text: str) -> str:
+        """The characters of a text that this model lacks, each once."""
+        return "".join(dict.fromkeys(c for c in text if c not in self._ids))
+
+    def _alike(self, character: str) -> str:
+        if character == " ":
+            return ""
+        look = unicodedata.decomposition(character).startswith(_SAME_LOOK)
+        plain = unicodedata.normalize("NFKC", character) if look else _PLAIN.get(character, character)
+        for text in (plain, plain.swapcase()):
+            if all(c in self._ids for c in text):
+                return text
+        return character
 
     def encode(self, text: str) -> list[int]:
         """Ids of the characters, without start and end.

@@ -1,12 +1,16 @@
 """Runs the one graph on the CPU: the only room with ONNX Runtime."""
 
+import ctypes
 import logging
+import os
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort  # type: ignore[import-untyped]
 
+from robustscanner.cpu import affinity_cores, cpu_quota
 from robustscanner.errors import EngineError, SpecError
 from robustscanner.session import Images, Scores, SessionOptions, Tokens, Widths, check_result
 from robustscanner.spec import SPEC_KEY, ModelSpec
@@ -15,6 +19,9 @@ _EXPORT = "export it with convert/export_onnx.py"
 _FATAL = 4  # ONNX Runtime's log severity: whatever is wrong arrives as an exception anyway
 
 logger = logging.getLogger(__name__)
+
+if os.environ.get("ORT_DISABLE_TELEMETRY", "0") != "0" and hasattr(ort, "disable_telemetry_events"):
+    ort.disable_telemetry_events()  # it was imported before this library, which then came too late with the variable
 
 
 class OnnxSession:
@@ -27,7 +34,11 @@ class OnnxSession:
     def __init__(self, path: str | Path, options: SessionOptions) -> None:
         self.path = Path(path)
         self.max_batch: int | None = None
+        self._options = options
+        self._place = self.path.resolve()  # where a forked process finds it
+        self._forked = False
         self._session: Any = _open(self.path, options)
+        _open_sessions.add(self)
         self.spec = _read_spec(self.path, self._session)
         _check_graph(self.path, self._session, self.spec)
         logger.info("%s: %s, ONNX Runtime %s, %s", self.path, self.spec.name, ort.__version__, options)
@@ -40,10 +51,18 @@ class OnnxSession:
 
     def close(self) -> None:
         """Frees the graph."""
-        self._session = None
+        self._session, self._forked = None, False
+
+    def forget(self) -> None:
+        """In a forked process: lets the graph be, as its threads live on in the parent only."""
+        if self._session is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))  # never freed: that waits for the threads
+            self._session, self._forked = None, True
 
     def run(self, images: Images, valid_width: Widths) -> tuple[Tokens, Scores]:
         """See `session.Session.run`."""
+        if self._forked:
+            self._session, self._forked = _open(self._place, self._options), False
         if self._session is None:
             raise EngineError(f"{self.path}: already closed; open it again")
         try:
@@ -57,6 +76,18 @@ class OnnxSession:
         return tokens, scores
 
 
+_open_sessions: "weakref.WeakSet[OnnxSession]" = weakref.WeakSet()
+
+
+def _forget_sessions() -> None:
+    for session in list(_open_sessions):
+        session.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_sessions)
+
+
 def native_settings(options: SessionOptions) -> Any:
     """The same in ONNX Runtime's own terms."""
     settings = ort.SessionOptions()
@@ -65,7 +96,8 @@ def native_settings(options: SessionOptions) -> Any:
     settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     settings.log_severity_level = _FATAL
-    settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
+    spinning = options.spinning and options.threads <= (cpu_quota() or affinity_cores())
+    settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     return settings
 
 

@@ -2,6 +2,8 @@
 
 import math
 import os
+import re
+import stat
 import zlib
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,11 @@ _TRUNCATED = "truncated; copy or download it again"
 _DAMAGED = "damaged; copy or download it again"
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 
+# ITU T.81, B.1.1.2: 0xFF before anything but 0 (then it is a byte of the picture) or 0xFF (filling) is a marker. The
+# restarts within a scan, TEM and SOI stand alone; all others have a length and content, but for the end.
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
+_JPEG_END = b"\xd9"
+
 
 def load_image(path: str | os.PathLike[str]) -> Image:
     """Reads a picture file as uint8 RGB [H, W, 3].
@@ -38,15 +45,27 @@ def load_image(path: str | os.PathLike[str]) -> Image:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            data = file.read((MAX_FILE_MIB << 20) + 1)  # never more: the path may be an endless device
-        return decode_image(data)
+        return decode_image(_read_file(path))
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror or error}; check the path and its permissions") from None
     except ValueError as error:  # a NUL in the path
         raise ImageError(f"{path}: {error}; check the path") from None
+
+
+def _read_file(path: Path) -> bytes:
+    """At most a byte more than is allowed: the path may be an endless device, or a pipe that nobody writes to."""
+    with os.fdopen(
+        os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb"
+    ) as file:
+        pipe = stat.S_ISFIFO(os.fstat(file.fileno()).st_mode)
+        if pipe:  # opened without waiting for a writer; one that is there is waited for, as in `recognize <(command)`
+            os.set_blocking(file.fileno(), True)
+        data = file.read((MAX_FILE_MIB << 20) + 1)
+    if pipe and not data:
+        raise ImageError("a pipe into which nobody writes; give a file")
+    return data
 
 
 def decode_image(data: bytes) -> Image:
@@ -67,17 +86,21 @@ def decode_image(data: bytes) -> Image:
 
 
 def check_image(image: Image) -> Image:
-    """Passes a uint8 array [H, W, 3] on, makes grey [H, W] or [H, W, 1] into one; raises `ImageError` otherwise."""
+    """Makes a uint8 array into RGB [H, W, 3]: that itself, grey [H, W] or [H, W, 1], or RGBA [H, W, 4] over white.
+
+    Raises:
+        ImageError: it is of another kind or shape, or empty.
+    """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         kind = getattr(image, "dtype", type(image).__name__)
-        raise ImageError(f"picture is {kind}; expected a path or a NumPy array of uint8 (RGB, 0…255)")
+        raise ImageError(f"picture is {kind}; expected a path, the bytes of a file, or an array of uint8 (RGB, 0…255)")
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
     if image.ndim == 2:
         image = np.repeat(image[:, :, None], 3, axis=2)
-    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+    if image.ndim != 3 or image.shape[2] not in (3, 4) or image.size == 0:
         raise ImageError(f"picture has shape {list(image.shape)}; expected [H, W, 3], RGB, not empty")
-    return image
+    return image if image.shape[2] == 3 else _over_white(image)
 
 
 def fitted_width(height: int, width: int, spec: InputSpec) -> int:
@@ -118,12 +141,19 @@ def _check_file(data: bytes) -> None:
         raise ImageError("empty file; copy or download it again")
     if len(data) > MAX_FILE_MIB << 20:
         raise ImageError(f"larger than {MAX_FILE_MIB} MiB; crop the word out of it")
-    if (
-        data.startswith(_JPEG) and b"\xff\xd9" not in data[max(0, data.rfind(b"\xff\xda")) :]
-    ):  # no end behind the last scan
+    if data.startswith(_JPEG) and not _jpeg_ends(data):
         raise ImageError(_TRUNCATED)
     if data.startswith(_PNG):
         _check_png(memoryview(data))
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether the picture's end is in the file. Whatever follows it (a film, another picture) is not looked at."""
+    found = _JPEG_MARKER.search(data)
+    while found and found[1] != _JPEG_END:
+        length = int.from_bytes(data[found.end() : found.end() + 2], "big")  # these two bytes included
+        found = _JPEG_MARKER.search(data, found.end() + length)
+    return found is not None
 
 
 def _check_png(data: memoryview) -> None:
@@ -172,6 +202,11 @@ def _flatten_alpha(image: npt.NDArray[Any]) -> Image | None:
     """BGRA of 8 or 16 bits over white to BGR [H, W, 3]; None when there is no alpha channel."""
     if image.ndim != 3 or image.shape[2] != 4 or image.dtype not in (np.uint8, np.uint16):
         return None
+    return _over_white(image)
+
+
+def _over_white(image: npt.NDArray[Any]) -> Image:
+    """Three channels and alpha [H, W, 4], of 8 or 16 bits, over white to uint8 [H, W, 3]."""
     full = np.iinfo(image.dtype).max
     alpha = image[:, :, 3:].astype(np.float32) / full
     blended = image[:, :, :3] * alpha + full * (1 - alpha)

@@ -1,21 +1,81 @@
 """What every program of the kit makes of an error: one line on stderr, and an exit status."""
 
+import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
 
 from robustscanner.errors import RobustScannerError
 
 INTERRUPTED = 130  # as shells report Ctrl-C
+TERMINATED = 143  # as shells report SIGTERM
+
+
+class Terminated(BaseException):
+    """SIGTERM came. No Exception, as KeyboardInterrupt is none: what is half written is removed on its way out."""
 
 
 def exit_status(action: Callable[[], object], *, interrupted: str = "interrupted") -> int:
-    """Runs a program's work: 0 when it ends, 1 behind `error: …`, 130 behind what to know after Ctrl-C."""
+    """Runs a program's work: 0 when it ends, 1 after `error: …`, 130 or 143 when it was told to stop."""
     try:
-        action()
+        with heeding_sigterm():
+            action()
     except RobustScannerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return INTERRUPTED
+    except Terminated:
+        print(interrupted.replace("interrupted", "terminated", 1), file=sys.stderr)
+        return TERMINATED
     return 0
+
+
+@dataclass
+class _Sigterm:
+    held: bool = False  # what must not be broken off goes on
+    came: bool = False  # meanwhile
+
+
+_sigterm = _Sigterm()
+
+
+@contextmanager
+def heeding_sigterm() -> Iterator[None]:
+    """Turns the first SIGTERM into `Terminated`; others are ignored, so that they cannot break off the tidying up."""
+    owner = os.getpid()
+
+    def raise_once(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a forked worker has nothing to tidy up
+            os._exit(TERMINATED)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _sigterm.came = True
+        if not _sigterm.held:
+            raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, raise_once)
+    except ValueError:  # not in the main thread, where alone Python hears of signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _sigterm.came = False
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """What is inside ends before a SIGTERM becomes `Terminated`."""
+    _sigterm.held = True
+    try:
+        yield
+    finally:
+        _sigterm.held = False
+    if _sigterm.came:
+        raise Terminated

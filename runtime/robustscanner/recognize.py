@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -16,6 +17,7 @@ from robustscanner import __version__
 from robustscanner.errors import ImageError, RobustScannerError
 from robustscanner.output import OutputError, check_output, replacing
 from robustscanner.pictures import find_pictures, read_list
+from robustscanner.program import INTERRUPTED, TERMINATED, Terminated, heeding_sigterm, unbroken
 
 if TYPE_CHECKING:
     from robustscanner.recognizer import Reading, Recognizer
@@ -29,7 +31,8 @@ examples:
   %(prog)s --csv -o words.csv --engine word.engine crops/
   %(prog)s --sheet sheet.png crops/          one picture of all pictures, with what was read below
 
-exit status: 0 all pictures were read, 1 an error, or some could not be read, 2 wrong usage
+exit status: 0 all pictures were read, 1 an error, or some could not be read, 2 wrong usage,
+  130 after Ctrl-C: writes nothing, 143 after SIGTERM: writes what was read so far
 """
 
 _PROGRESS_PICTURES = 200  # shorter work needs no progress line
@@ -45,11 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s")
     sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        return _recognize(options)
+        with heeding_sigterm():
+            return _recognize(options)
     except RobustScannerError as error:
         _report(error)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
+    except Terminated:
+        return TERMINATED
     except OSError as error:  # only standard output is left: files and pictures raise their own
         _discard_stdout()
         if not isinstance(error, BrokenPipeError):  # the reader has had enough, as in `… | head`
@@ -65,7 +71,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="picture, folder, or quoted pattern; - reads paths from stdin"
+        "images", nargs="*", metavar="IMAGE", help="picture, folder, or quoted pattern; - reads paths from stdin"
     )
     parser.add_argument("--engine", metavar="PATH", help="NAME.engine folder or NAME.onnx (default: the shipped model)")
     kind = parser.add_mutually_exclusive_group()
@@ -89,7 +95,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("-v", "--verbose", action="store_true", help="say on stderr what runs, and how fast")
     parser.add_argument("--version", action="version", version=f"robustscanner {__version__}")
     parser.set_defaults(write=_write_tsv)
-    options = parser.parse_intermixed_args(arguments)  # options may also stand between pictures
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    end = given.index("--") if "--" in given else len(given)  # intermixed parsing would read options after it too
+    options = parser.parse_intermixed_args(given[:end])  # options may also stand between pictures
+    options.images += given[end + 1 :]
+    if not options.images:
+        parser.error("the following arguments are required: IMAGE")
     if options.output and options.output == options.sheet:
         parser.error("--output and --sheet name the same file")
     return options
@@ -120,13 +131,16 @@ def _recognize(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         stream = stack.enter_context(_output(options))
         recognizer = stack.enter_context(_open_recognizer(options))
-        cells, bad = _read_all(recognizer, paths, options.write(stream), options)
-        if options.sheet:
-            _save_sheet(cells, options)
-    logging.getLogger(__name__).info("%d pictures in %.2f s", len(paths), time.monotonic() - started)
-    if bad:
-        print(f"{bad} of {len(paths)} pictures could not be read", file=sys.stderr)
-    return 0 if clean and not bad else 1
+        work = _read_all(recognizer, paths, options.write(stream), options)
+        if options.sheet and not work.terminated:
+            _save_sheet(work.cells, options)
+    logging.getLogger(__name__).info("%d pictures in %.2f s", work.done, time.monotonic() - started)
+    if work.bad:
+        print(f"{work.bad} of {work.done} pictures could not be read", file=sys.stderr)
+    if work.terminated:
+        print(f"terminated after {work.done} of {len(paths)} pictures", file=sys.stderr)
+        return TERMINATED
+    return 0 if clean and not work.bad else 1
 
 
 def _collect(arguments: Sequence[str]) -> tuple[list[str], bool]:
@@ -154,27 +168,41 @@ def _open_recognizer(options: argparse.Namespace) -> "Recognizer":
     return Recognizer(options.engine, batch_size=options.batch or DEFAULT_BATCH, options=session)
 
 
+@dataclass
+class _Work:
+    """What became of the pictures."""
+
+    cells: "list[Cell]" = field(default_factory=list)  # of the sheet, if one is wanted
+    done: int = 0
+    bad: int = 0  # of them could not be read
+    terminated: bool = False  # before the end
+
+
 def _read_all(
     recognizer: "Recognizer", paths: list[str], write: "Callable[[str, Reading], None]", options: argparse.Namespace
-) -> tuple[list["Cell"], int]:
-    """Reads, writes and reports; returns the cells of the sheet, if one is wanted, and the number of bad pictures."""
+) -> _Work:
+    """Reads, writes and reports."""
     from robustscanner.sheet import Cell
 
     progress = _Progress(len(paths), options)
-    cells: list[Cell] = []
-    bad = 0
-    for done, (path, result) in enumerate(recognizer.read_each(paths), 1):
-        if isinstance(result, ImageError):
-            bad += 1
-            progress.clear()
-            _report(result)
-        else:
-            write(str(path), result)
-        if options.sheet:
-            cells.append(Cell(str(path), result))
-        progress.show(done)
+    work = _Work()
+    try:
+        for path, result in recognizer.read_each(paths):
+            with unbroken():
+                if isinstance(result, ImageError):
+                    work.bad += 1
+                    progress.clear()
+                    _report(result)
+                else:
+                    write(str(path), result)
+                if options.sheet:
+                    work.cells.append(Cell(str(path), result))
+                work.done += 1
+                progress.show(work.done)
+    except Terminated:
+        work.terminated = True
     progress.clear()
-    return cells, bad
+    return work
 
 
 @contextmanager

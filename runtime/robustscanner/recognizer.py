@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +14,10 @@ import numpy.typing as npt
 from robustscanner.charset import Charset
 from robustscanner.engine import default_engine, open_engine
 from robustscanner.errors import ImageError
-from robustscanner.preprocess import check_image, draw_canvas, load_image
+from robustscanner.preprocess import draw_canvas
 from robustscanner.session import SessionOptions
+from robustscanner.source import Source, check_several, pixels_of
 from robustscanner.spec import ModelSpec
-
-Source = str | PathLike[str] | npt.NDArray[np.uint8]  # a picture file, or RGB [H, W, 3]
 
 DEFAULT_BATCH = 16  # pictures: a guess, not measured yet
 
@@ -32,10 +33,13 @@ class Reading:
 class Recognizer:
     """Reads cropped words with one engine; close it, or use it in a `with` statement.
 
+    A copy, or one that was pickled for another process, opens the same engine again, by its path. Any number of threads
+    may share one that runs on the CPU; a forked process opens its own behind the scenes when it first reads.
+
     Args:
         engine: a bundle `NAME.engine/` or a `NAME.onnx`; the model that ships with the library when left out.
         batch_size: the most pictures of one run.
-        options: how to run the engine.
+        options: how to run the engine; `SessionOptions()` when left out.
 
     Raises:
         EngineError: the engine cannot be used here.
@@ -46,11 +50,16 @@ class Recognizer:
         engine: str | PathLike[str] | None = None,
         *,
         batch_size: int = DEFAULT_BATCH,
-        options: SessionOptions = SessionOptions(),
+        options: SessionOptions | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; at least 1 is needed")
-        self._session = open_engine(default_engine() if engine is None else Path(engine), options)
+        # What was left out is chosen anew for a copy; a path is found wherever that is made.
+        self._engine = None if engine is None else Path(engine).resolve()
+        self._options = options
+        self._session = open_engine(
+            default_engine() if engine is None else Path(engine), SessionOptions() if options is None else options
+        )
         self._charset = Charset(self._session.spec.charset)
         self._batch_size = min(batch_size, self._session.max_batch or batch_size)
 
@@ -59,6 +68,9 @@ class Recognizer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Recognizer, self._engine, batch_size=self._batch_size, options=self._options), ()
 
     def close(self) -> None:
         """Frees the engine."""
@@ -98,6 +110,7 @@ class Recognizer:
         Raises:
             EngineError: the engine failed.
         """
+        check_several(images)
         images = iter(images)
         while chunk := list(islice(images, self._batch_size)):
             yield from zip(chunk, self._read_chunk(chunk), strict=True)
@@ -109,7 +122,7 @@ class Recognizer:
         errors: dict[int, ImageError] = {}
         for index, image in enumerate(images):
             try:
-                widths.append(draw_canvas(_pixels(image), canvases[len(widths)], spec))
+                widths.append(draw_canvas(pixels_of(image), canvases[len(widths)], spec))
             except ImageError as error:
                 errors[index] = error
         readings = iter(self._read_canvases(canvases[: len(widths)], np.array(widths, np.int32)))
@@ -120,7 +133,3 @@ class Recognizer:
             return []
         tokens, scores = self._session.run(canvases, widths)  # (N, T) each
         return [Reading(*self._charset.decode(*row)) for row in zip(tokens, scores, strict=True)]
-
-
-def _pixels(image: Source) -> npt.NDArray[np.uint8]:
-    return load_image(image) if isinstance(image, (str, PathLike)) else check_image(image)

@@ -1,12 +1,12 @@
 """What every inference session can do, whichever library is behind it."""
 
-import os
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from robustscanner.cpu import available_cores
 from robustscanner.errors import EngineError
 from robustscanner.spec import ModelSpec
 
@@ -17,11 +17,6 @@ Scores = npt.NDArray[np.float32]  # (N, T) probabilities of the tokens
 
 MAX_THREADS = 1024
 _AGAIN = "make it again from its checkpoint"
-
-
-def available_cores() -> int:
-    """Logical cores that this process may use: less than the machine has under taskset or in many containers."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,8 @@ class SessionOptions:
     """How to run an engine, as opposed to what it is."""
 
     threads: int = field(default_factory=available_cores)  # that share one operator; of the CPU only
-    spinning: bool = True  # idle threads wait busily, for the sake of one word's latency; False spares a shared CPU
+    # Idle threads wait busily, for the sake of one word's latency; never where that eats a CPU limit below `threads`.
+    spinning: bool = True
     gpu: GpuOptions = GpuOptions()  # of TensorRT engines only
 
     def __post_init__(self) -> None:

@@ -153,7 +153,7 @@ def test_grey_arrays() -> None:
     ("image", "says"),
     [
         (np.zeros((4, 4, 3), np.float32), "picture is float32; expected"),
-        (np.zeros((4, 4, 4), np.uint8), r"picture has shape \[4, 4, 4\]"),
+        (np.zeros((4, 4, 5), np.uint8), r"picture has shape \[4, 4, 5\]"),
         (np.zeros((0, 4, 3), np.uint8), "not empty"),
         ([[1, 2]], "picture is list"),
         (None, "picture is NoneType"),
@@ -223,6 +223,46 @@ def test_truncated(suffix: str, share: float) -> None:
     data = encode(np.random.default_rng(0).integers(0, 256, (40, 100, 3), np.uint8), suffix)
     with pytest.raises(ImageError, match=r"truncated|not a picture|damaged"):
         decode_image(data[: int(len(data) * share)])
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 100, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "kind", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"exif": b"Exif\0\0\xff\xda\xff\xd9"}]
+)
+@pytest.mark.parametrize(
+    "after", [b"", bytes(4096), b"\xff\xd9", b"\xff\xda", b"ftyp" + NOISE.tobytes(), b"\xff\xd8\xff\xe0"]
+)
+def test_whatever_follows_a_jpeg(kind: dict[str, object], after: bytes) -> None:
+    """As a film does in a motion photo; what follows holds markers by chance. Before the end, they do not count."""
+    whole = by_pillow(Image.fromarray(NOISE), "JPEG", quality=95, **kind)
+    assert (decode_image(whole + after) == decode_image(whole)).all()
+    for cut in (whole[:-2], whole[: len(whole) // 2]):
+        with pytest.raises(ImageError, match="truncated"):
+            decode_image(cut)
+
+
+@pytest.mark.parametrize("extra", [b"\xff\xff\xff", b"\xff\x01"])
+def test_jpeg_fillings(extra: bytes) -> None:
+    whole = by_pillow(Image.fromarray(NOISE), "JPEG")
+    assert (decode_image(whole[:-2] + extra + whole[-2:])[..., 0].shape) == (40, 100)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="a pipe into which nobody writes"):
+        load_image(tmp_path / "pipe.jpg")
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs /dev/fd")
+def test_a_pipe_that_someone_writes_to(tmp_path: Path) -> None:
+    """What a shell's <(command) stands for; the writer may be slow."""
+    (tmp_path / "a.jpg").write_bytes(encode(picture_of("dog"), ".jpg"))
+    with subprocess.Popen(["sh", "-c", f"sleep 0.2; cat '{tmp_path}/a.jpg'"], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout
+        assert load_image(f"/dev/fd/{writer.stdout.fileno()}").shape == (48, 80, 3)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +110,21 @@ def test_list_on_stdin(recognize: Program, word: Word) -> None:
     result = recognize("-", stdin="dog.png\n\nc t.png\r\n")
     assert [line.split("\t")[1] for line in result.stdout.splitlines()] == ["dog", "cat"]
     assert "lists no pictures" in error_line(recognize("-", stdin="\n"))
+
+
+def test_names_that_begin_with_a_dash(recognize: Program, word: Word) -> None:
+    word("dog", "-dash.png")
+    word("cat").rename(word("cat").parent / "--json")
+    assert recognize("--", "-dash.png").stdout == "-dash.png\tdog\t0.5000\n"
+    result = recognize("--csv", word("owl", "owl.png").name, "--", "-dash.png", "--json")
+    assert [line.split(",")[1] for line in result.stdout.splitlines()] == ["text", "owl", "dog", "cat"]
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JPG", ".avif", ".jp2", ".dib"])
+def test_every_suffix_in_a_folder(recognize: Program, word: Word, tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "crops").mkdir()
+    word("dog").rename(tmp_path / "crops" / f"dog{suffix}")  # the bytes say what it is
+    assert recognize("crops").stdout == f"crops/dog{suffix}\tdog\t0.5000\n"
 
 
 def test_options_may_follow_pictures(recognize: Program, word: Word) -> None:
@@ -227,29 +241,37 @@ def test_reader_that_leaves(engine: Path, word: Word) -> None:
     process.stderr.close()
 
 
+def stopped(by: signal.Signals, engine: Path, folder: Path) -> tuple[int, str]:
+    """Exit status and stderr of a program that reads dog.png and then waits for a pipe, until it is told to stop."""
+    os.mkfifo(folder / "pipe.png")
+    writer = os.open(folder / "pipe.png", os.O_RDWR)  # who writes nothing
+    command = [sys.executable, PROGRAM, "--engine", str(engine), "--batch", "1", "-o", "words.tsv"]
+    process = subprocess.Popen([*command, "dog.png", "none.png", "pipe.png"], cwd=folder, stderr=-1)
+    assert process.stderr
+    first = process.stderr.readline()  # about none.png: the next is the pipe
+    process.send_signal(by)
+    rest = process.stderr.read()
+    status = process.wait(60)
+    process.stderr.close()
+    os.close(writer)
+    return status, (first + rest).decode()
+
+
+NONE_PNG = "error: none.png: No such file or directory; check the path and its permissions\n"
+
+
 def test_interrupt_leaves_nothing(engine: Path, word: Word, tmp_path: Path) -> None:
     word("dog")
-    os.mkfifo(tmp_path / "blocks.png")  # opening it waits for a writer
-    command = [
-        sys.executable,
-        PROGRAM,
-        "--engine",
-        str(engine),
-        "dog.png",
-        "blocks.png",
-        "--batch",
-        "1",
-        "-o",
-        "words.tsv",
-    ]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=-1)
-    while not any(file.name.startswith(".robustscanner") for file in tmp_path.iterdir()):
-        time.sleep(0.02)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (130, b"")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["blocks.png", "dog.png"]
+    assert stopped(signal.SIGINT, engine, tmp_path) == (130, NONE_PNG)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["dog.png", "pipe.png"]
+
+
+def test_sigterm_keeps_what_was_read(engine: Path, word: Word, tmp_path: Path) -> None:
+    word("dog")
+    counts = "1 of 2 pictures could not be read\nterminated after 2 of 3 pictures\n"
+    assert stopped(signal.SIGTERM, engine, tmp_path) == (143, NONE_PNG + counts)
+    assert (tmp_path / "words.tsv").read_text() == "dog.png\tdog\t0.5000\n"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["dog.png", "pipe.png", "words.tsv"]
 
 
 # --- The contact sheet
@@ -286,6 +308,7 @@ def test_sheet_has_a_limit(recognize: Program, word: Word) -> None:
     [
         [],
         ["--batch", "2"],
+        ["--"],
         ["a.png", "--bach", "2"],
         ["a.png", "--js"],
         ["a.png", "--batch", "0"],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import lmdb
 
-from robustscanner.labels import DataError
+from robustscanner.labels import DataError, tidy_label
 from robustscanner.output import OutputError, replacing
 from training.data.crop_set import LMDB_NAME
 from training.data.record import BadRecord
@@ -44,12 +44,12 @@ class LmdbSet:
         return self._count
 
     def label(self, index: int) -> str:
-        """What is written on a picture, as the set has it; raises `BadRecord`."""
+        """What is written on a picture, tidied; raises `BadRecord`."""
         label = self._get(b"label-%09d" % (index + 1))
         if label is None:
             raise BadRecord("no label")
         try:
-            return label.decode()
+            return tidy_label(label.decode())
         except UnicodeDecodeError:
             raise BadRecord("label is not UTF-8") from None
 

@@ -100,7 +100,7 @@ class AugmentedCrops:
         text = self._crops.label(index)
         ids = encode_label(text, self._charset, self._max_length)
         if ids is None:
-            raise BadRecord(_label_problem(text, self._max_length))
+            raise BadRecord(_label_problem(self._charset.fit(text), self._charset, self._max_length))
         image = decode_record(self._crops.data(index))
         if min(image.shape[:2]) < MIN_SIDE_PX:
             raise BadRecord(f"picture: a side is under {MIN_SIDE_PX} pixels")
@@ -108,22 +108,19 @@ class AugmentedCrops:
 
 
 def encode_label(text: str, charset: Charset, max_length: int) -> list[int] | None:
-    """Ids of a label, or None if a character is unknown or it is empty or too long to decode.
-
-    Spaces are left out, and a letter whose case the charset lacks is taken in the other.
-    """
-    known = set(charset.characters)
-    text = "".join(c if c in known or c.swapcase() not in known else c.swapcase() for c in text if c != " ")
-    if not 0 < len(text) < max_length or not known.issuperset(text):
-        return None
-    return charset.encode(text)
+    """Ids of a label, fitted to the charset, or None if a character is unknown or it is empty or too long to decode."""
+    text = charset.fit(text)
+    return None if _label_problem(text, charset, max_length) else charset.encode(text)
 
 
-def _label_problem(text: str, max_length: int) -> str:
-    length = len(text.replace(" ", ""))
-    if not length:
+def _label_problem(text: str, charset: Charset, max_length: int) -> str:
+    """What is wrong with a label that was fitted to the charset; nothing if nothing is."""
+    if not text:
         return "label is empty"
-    return "label is too long" if length >= max_length else "label has characters outside the charset"
+    if len(text) >= max_length:
+        return "label is too long"
+    missing = charset.missing(text)
+    return f"label has {missing[0]!r} (U+{ord(missing[0]):04X}), which is outside the charset" if missing else ""
 
 
 def draw_usable(drawer: Drawer, rng: np.random.Generator, skipped: Skipped) -> Word:

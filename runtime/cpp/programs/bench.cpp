@@ -88,6 +88,7 @@ int take_turns(const robustscanner::Recognizer& recognizer, const std::vector<ro
         std::printf("[%s]\n", times.c_str());
         std::fflush(stdout);
     }
+    check_interrupt();
     return 0;
 }
 

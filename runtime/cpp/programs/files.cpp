@@ -24,8 +24,9 @@ namespace fs = std::filesystem;
 using robustscanner::ImageError;
 using robustscanner::tidy;
 
-constexpr std::array<const char*, 12> suffixes = {".bmp", ".gif", ".jpeg", ".jpg", ".pbm",  ".pgm",
-                                                  ".png", ".pnm", ".ppm",  ".tif", ".tiff", ".webp"};
+constexpr std::array<const char*, 17> suffixes = {".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2",
+                                                  ".jpe",  ".jpeg", ".jpg", ".pbm", ".pgm",  ".png",
+                                                  ".pnm",  ".ppm", ".tif", ".tiff", ".webp"};
 
 bool is_picture_name(const fs::path& name) {
     const auto suffix = robustscanner::lowered(name.extension().string());

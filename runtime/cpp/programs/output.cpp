@@ -69,10 +69,10 @@ void Output::finish() {
 }
 
 void Output::fail() const {
-    if (errno == EINTR) throw Interrupted();
     const std::error_code code(errno, std::generic_category());
+    check_interrupt();
     if (!path_.empty()) throw cannot(path_, code);
-    if (errno == EPIPE) throw ClosedPipe();
+    if (code.value() == EPIPE) throw ClosedPipe();
     throw OutputError("standard output: " + robustscanner::reason(code) + "; write to a file with -o");
 }
 

@@ -1,5 +1,7 @@
 #include "program.hpp"
 
+#include <unistd.h>
+
 #include <clocale>
 #include <csignal>
 #include <cstdio>
@@ -16,13 +18,27 @@ namespace {
 
 volatile std::sig_atomic_t interrupted = 0;
 
+// Again and again: a read that begins just after the signal came would wait on.
+void wake(int) { alarm(1); }
+
+void note(int signal) {
+    interrupted = signal;
+    wake(signal);
+}
+
+void on(int signal, void (*handle)(int)) {
+    struct sigaction action {};
+    action.sa_handler = handle;  // without SA_RESTART: a read that waits comes back
+    sigaction(signal, &action, nullptr);
+}
+
 void prepare() {
     // A bad file is our error, not OpenCV's line on stderr, where version 4 also writes without its logger.
     cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
     std::cerr.rdbuf(nullptr);
-    struct sigaction action {};
-    action.sa_handler = [](int) { interrupted = 1; };  // without SA_RESTART: a read that waits comes back
-    sigaction(SIGINT, &action, nullptr);
+    on(SIGINT, note);
+    on(SIGTERM, note);
+    on(SIGALRM, wake);
     std::signal(SIGPIPE, SIG_IGN);        // writing to a closed pipe becomes an error
     std::setlocale(LC_CTYPE, "C.UTF-8");  // of file names, whatever the user's
 }
@@ -30,7 +46,9 @@ void prepare() {
 }  // namespace
 
 void check_interrupt() {
-    if (interrupted) throw Interrupted();
+    if (!interrupted) return;
+    alarm(0);  // what is written now shall not be broken off
+    throw Interrupted{interrupted};
 }
 
 void report(const std::string& error) {
@@ -47,8 +65,8 @@ int exit_status(const std::string& help, const std::function<int()>& work) {
         return 2;
     } catch (const robustscanner::Error& error) {
         report(error.what());
-    } catch (const Interrupted&) {
-        return 130;  // as shells report Ctrl-C
+    } catch (const Interrupted& signal) {
+        return signal.exit_status();
     } catch (const ClosedPipe&) {
     } catch (const std::bad_alloc&) {
         report("out of memory; give fewer pictures at once with --batch, or smaller ones");

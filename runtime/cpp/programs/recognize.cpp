@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <chrono>
 #include <climits>
+#include <csignal>
 #include <cstdio>
+#include <optional>
 
 #include "arguments.hpp"
 #include "file.hpp"
@@ -44,7 +46,8 @@ Reads the words in cropped pictures. IMAGE: a picture, folder or quoted pattern;
   -v, --verbose      say on stderr what runs, and how fast
   --version          the version of the kit
 
-Exit status: 0 all pictures were read, 1 an error, or some could not be read, 2 wrong usage.
+Exit status: 0 all pictures were read, 1 an error, or some could not be read, 2 wrong usage,
+130 after Ctrl-C: writes nothing, 143 after SIGTERM: writes what was read so far.
 )";
 
 constexpr int max_count = 1024;                 // of pictures a batch and of threads: more is a slip of the finger
@@ -136,26 +139,39 @@ class Progress {
     Clock::time_point next_{};
 };
 
-// Reads, writes and reports; returns the number of bad pictures. Cells are kept only for a sheet.
-std::size_t read_all(const Recognizer& recognizer, const std::vector<std::string>& paths, Output& output,
-                     const Options& options, std::vector<Cell>& cells) {
+// What became of the pictures.
+struct Work {
+    std::vector<Cell> cells;  // of the sheet, if one is wanted
+    std::size_t done = 0, bad = 0;
+    std::optional<Interrupted> terminated;  // before the end
+};
+
+// Reads, writes and reports. SIGTERM ends it early, Ctrl-C throws.
+Work read_all(const Recognizer& recognizer, const std::vector<std::string>& paths, Output& output,
+              const Options& options) {
     Progress progress(paths.size(), options);
-    std::size_t bad = 0;
+    Work work;
     output.write(header(options.format));
-    recognizer.read_each({paths.begin(), paths.end()}, [&](std::size_t index, robustscanner::Outcome outcome) {
+    const auto take = [&](std::size_t index, robustscanner::Outcome outcome) {
         check_interrupt();
         if (const auto* error = std::get_if<ImageError>(&outcome)) {
-            ++bad;
+            ++work.bad;
             progress.clear();
             report(error->what());
         } else {
             output.write(line(options.format, paths[index], std::get<Reading>(outcome)));
         }
-        if (!options.sheet.empty()) cells.push_back({paths[index], std::move(outcome)});
-        progress.show(index + 1);
-    });
+        if (!options.sheet.empty()) work.cells.push_back({paths[index], std::move(outcome)});
+        progress.show(work.done = index + 1);
+    };
+    try {
+        recognizer.read_each({paths.begin(), paths.end()}, take);
+    } catch (const Interrupted& interrupted) {
+        if (interrupted.signal != SIGTERM) throw;
+        work.terminated = interrupted;
+    }
     progress.clear();
-    return bad;
+    return work;
 }
 
 void check_sheet(const Options& options, std::size_t count) {
@@ -184,14 +200,17 @@ int recognize(const Options& options) {
     const auto engine = options.engine.empty() ? robustscanner::default_engine() : options.engine;
     const Recognizer recognizer(engine, options.session, options.batch);
     if (options.verbose) std::fprintf(stderr, "%s\n", recognizer.description().c_str());
-    std::vector<Cell> cells;
-    const auto bad = read_all(recognizer, paths, output, options, cells);
-    if (!options.sheet.empty()) save_sheet(cells, options);
+    const auto work = read_all(recognizer, paths, output, options);
+    if (!options.sheet.empty() && !work.terminated) save_sheet(work.cells, options);
     output.finish();
     const double seconds = std::chrono::duration<double>(Clock::now() - started).count();
-    if (options.verbose) std::fprintf(stderr, "%zu pictures in %.2f s\n", count, seconds);
-    if (bad) std::fprintf(stderr, "%zu of %zu pictures could not be read\n", bad, count);
-    return clean && !bad ? 0 : 1;
+    if (options.verbose) std::fprintf(stderr, "%zu pictures in %.2f s\n", work.done, seconds);
+    if (work.bad) std::fprintf(stderr, "%zu of %zu pictures could not be read\n", work.bad, work.done);
+    if (work.terminated) {
+        std::fprintf(stderr, "terminated after %zu of %zu pictures\n", work.done, count);
+        return work.terminated->exit_status();
+    }
+    return clean && !work.bad ? 0 : 1;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "file.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,8 +18,10 @@ constexpr std::size_t piece_bytes = 1 << 16;
 
 class Descriptor {
    public:
-    explicit Descriptor(const std::string& path) : number_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    // A pipe is opened without waiting for somebody who writes into it. Who does is waited for when it is read.
+    explicit Descriptor(const std::string& path) : number_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
         if (number_ < 0) throw FileError(errno, std::generic_category());
+        ::fcntl(number_, F_SETFL, ::fcntl(number_, F_GETFL) & ~O_NONBLOCK);
     }
     Descriptor(const Descriptor&) = delete;
     Descriptor& operator=(const Descriptor&) = delete;
@@ -51,6 +54,11 @@ std::string tidy(const std::string& path) {
         at = end + 1;
     }
     return result.empty() ? "." : result;
+}
+
+bool is_pipe(const std::string& path) {
+    struct stat facts {};
+    return ::stat(path.c_str(), &facts) == 0 && S_ISFIFO(facts.st_mode);
 }
 
 std::string reason(const std::error_code& code) { return std::generic_category().message(code.value()); }

@@ -16,6 +16,9 @@ using FileError = std::system_error;
 // Like Python's `str(pathlib.Path(path))`: no doubled or trailing slashes, no "." in between.
 std::string tidy(const std::string& path);
 
+// Whether a named pipe stands there.
+bool is_pipe(const std::string& path);
+
 // "No such file or directory" and the like.
 std::string reason(const std::error_code& code);
 

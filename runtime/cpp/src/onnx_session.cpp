@@ -4,9 +4,11 @@
 #include <onnxruntime_cxx_api.h>
 
 #include <array>
+#include <cstdlib>
 #include <map>
 #include <regex>
 
+#include "cpu.hpp"
 #include "robustscanner/errors.hpp"
 #include "wording.hpp"
 
@@ -63,8 +65,15 @@ Ort::SessionOptions settings(const SessionOptions& options) {
     settings.SetExecutionMode(ORT_SEQUENTIAL);
     settings.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
     settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);  // whatever is wrong arrives as an exception anyway
-    settings.AddConfigEntry("session.intra_op.allow_spinning", options.spinning ? "1" : "0");
+    const bool spinning = options.spinning && options.threads <= cpu_quota().value_or(affinity_cores());
+    settings.AddConfigEntry("session.intra_op.allow_spinning", spinning ? "1" : "0");
     return settings;
+}
+
+// ONNX Runtime reports to its maker from 1.29 on, and looks at this when its environment is made.
+Ort::Env quiet_environment() {
+    setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // 0 in the environment turns it on
+    return Ort::Env(ORT_LOGGING_LEVEL_FATAL, "robustscanner");
 }
 
 std::string type_name(ONNXTensorElementDataType type) {
@@ -181,7 +190,7 @@ std::vector<Item> items_of(const Ort::Value& value) {
 class OnnxSession : public Session {
    public:
     OnnxSession(const std::string& path, const SessionOptions& options)
-        : path_(path), options_(options), environment_(ORT_LOGGING_LEVEL_FATAL, "robustscanner"), session_(nullptr) {
+        : path_(path), options_(options), environment_(quiet_environment()), session_(nullptr) {
         try {
             session_ = Ort::Session(environment_, path.c_str(), settings(options));
         } catch (const Ort::Exception& error) {

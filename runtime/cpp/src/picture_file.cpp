@@ -39,10 +39,11 @@ void check_png(const FileView& file) {
     throw ImageError(truncated);
 }
 
+// Whether the picture's end is in the file. Whatever follows it (a film, another picture) is not looked at.
 bool jpeg_ends(const FileView& file) {
-    const auto text = file.text();
-    const auto scan = text.rfind("\xff\xda");
-    return text.find("\xff\xd9", scan == text.npos ? 0 : scan) != text.npos;
+    auto at = next_jpeg_marker(file, 0);
+    while (at < file.size() && file[at + 1] != 0xd9) at = next_jpeg_marker(file, at + 2 + file.big(at + 2, 2));
+    return at < file.size();
 }
 
 // Finds what OpenCV may let pass: before version 5, a truncated JPEG is half a picture above half a grey field.
@@ -74,6 +75,7 @@ Image load_image(const std::string& path) {
     }
     try {
         const auto data = read_bytes(name, (max_file_mib << 20) + 1);
+        if (data.empty() && is_pipe(name)) throw ImageError("a pipe into which nobody writes; give a file");
         return decode_image(data.data(), data.size());
     } catch (const ImageError& error) {
         throw ImageError(name + ": " + error.what());

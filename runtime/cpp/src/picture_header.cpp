@@ -15,19 +15,21 @@ std::uint32_t magnitude(std::uint32_t value) { return value >> 31 ? 0u - value :
 
 // ITU T.81: the frame header is the first segment whose marker is C0 … CF, but for C4, C8 and CC.
 Pixels jpeg_pixels(const FileView& file) {
-    for (std::size_t at = 2; at + 9 < file.size();) {
+    for (auto at = next_jpeg_marker(file, 0); at + 9 < file.size();) {
         const auto marker = file[at + 1];
-        if (file[at] != 0xff || marker == 0xff || marker == 0) {  // filling, or garbage that libjpeg passes over too
-            ++at;
-            continue;
-        }
         if (marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc) {
             return product(file.big(at + 7, 2), file.big(at + 5, 2));
         }
-        const bool bare = marker == 0x01 || (marker >= 0xd0 && marker <= 0xd8);  // without length and content
-        at += 2 + (bare ? 0 : file.big(at + 2, 2));
+        at = next_jpeg_marker(file, at + 2 + file.big(at + 2, 2));
     }
     return {};
+}
+
+// ITU-T T.800, A.5.1: the codestream begins with the markers SOC and SIZ, its sizes reach from its origin.
+Pixels jpeg2000_pixels(const FileView& file) {
+    const auto at = file.text().find("\xff\x4f\xff\x51");
+    if (at == std::string_view::npos) return {};
+    return product(file.big(at + 8, 4), file.big(at + 12, 4));
 }
 
 Pixels webp_pixels(const FileView& file) {
@@ -98,6 +100,17 @@ std::uint32_t pnm_number(const FileView& file, std::size_t& at) {
     return static_cast<std::uint32_t>(number);
 }
 
+// ITU T.81, B.1.1.2: 0xFF before anything but 0 (then it is a byte of the picture) or 0xFF (filling) is a marker. The
+// restarts within a scan, TEM and SOI stand alone; all others have a length and content, but for the end.
+std::size_t next_jpeg_marker(const FileView& file, std::size_t at) {
+    for (; at + 1 < file.size(); ++at) {
+        if (file[at] != 0xff) continue;
+        const auto code = file[at + 1];
+        if (code > 0x01 && code != 0xff && !(code >= 0xd0 && code <= 0xd8)) return at;
+    }
+    return file.size();
+}
+
 std::optional<PictureKind> kind_of(const FileView& file) {
     if (file.has(0, "\xff\xd8\xff")) return PictureKind::jpeg;
     if (file.has(0, "\x89PNG\r\n\x1a\n")) return PictureKind::png;
@@ -107,6 +120,7 @@ std::optional<PictureKind> kind_of(const FileView& file) {
     if ((file.has(0, "II") && file.little(2, 2) == 42) || (file.has(0, "MM") && file.big(2, 2) == 42)) {
         return PictureKind::tiff;
     }
+    if (file.has(4, "jP  \r\n\x87\n") || file.has(0, "\xff\x4f\xff\x51")) return PictureKind::jpeg2000;
     if (file[0] == 'P' && file[1] >= '1' && file[1] <= '6') return PictureKind::pnm;
     return {};
 }
@@ -127,6 +141,8 @@ std::optional<std::uint64_t> claimed_pixels(const FileView& file, PictureKind ki
             return tiff_pixels(file);
         case PictureKind::pnm:
             return pnm_pixels(file);
+        case PictureKind::jpeg2000:
+            return jpeg2000_pixels(file);
     }
     return {};
 }

@@ -9,7 +9,7 @@
 
 namespace robustscanner {
 
-enum class PictureKind { jpeg, png, webp, bmp, gif, tiff, pnm };
+enum class PictureKind { jpeg, png, webp, bmp, gif, tiff, pnm, jpeg2000 };
 
 // Bytes of a file, which reading beyond the end gives as zeros.
 class FileView {
@@ -35,6 +35,9 @@ std::optional<PictureKind> kind_of(const FileView& file);
 // The next number in the header of a portable anymap, at most what 32 bits hold; `at` comes to stand behind it and
 // the character that ended it.
 std::uint32_t pnm_number(const FileView& file, std::size_t& at);
+
+// Where the next JPEG marker stands that has a length and content, or is the end; the size of the file if none does.
+std::size_t next_jpeg_marker(const FileView& file, std::size_t at);
 
 // Width times height as the header claims; nothing where it cannot be found.
 std::optional<std::uint64_t> claimed_pixels(const FileView& file, PictureKind kind);

@@ -1,10 +1,7 @@
 #include "robustscanner/session.hpp"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <cmath>
-#include <thread>
 
 #include "robustscanner/errors.hpp"
 #include "wording.hpp"
@@ -38,13 +35,6 @@ void check_gpu(const GpuOptions& options) {
 }
 
 }  // namespace
-
-int available_cores() {
-    cpu_set_t cores;
-    CPU_ZERO(&cores);
-    if (sched_getaffinity(0, sizeof cores, &cores) == 0) return std::max(CPU_COUNT(&cores), 1);
-    return std::max(static_cast<int>(std::thread::hardware_concurrency()), 1);  // more than cpu_set_t can hold
-}
 
 void SessionOptions::check() const {
     check_gpu(gpu);

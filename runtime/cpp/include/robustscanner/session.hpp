@@ -14,7 +14,8 @@ namespace robustscanner {
 
 inline constexpr int max_threads = 1024;
 
-// Logical cores that this process may use: less than the machine has under taskset or in many containers.
+// Threads worth starting: as many as cores are free to use, at least 1. That is less than the machine has under taskset,
+// in a container with a CPU limit, and where OMP_NUM_THREADS says so.
 ROBUSTSCANNER_EXPORT int available_cores();
 
 // How to run a TensorRT engine; empty: chosen by a short warm-up when it is opened.
@@ -30,7 +31,8 @@ struct GpuOptions {
 // How to run an engine, as opposed to what it is.
 struct SessionOptions {
     int threads = available_cores();  // that share one operator; of the CPU only
-    bool spinning = true;             // idle threads wait busily, for the sake of one word's latency
+    // Idle threads wait busily, for the sake of one word's latency; never where that eats a CPU limit below `threads`.
+    bool spinning = true;
     GpuOptions gpu;                   // of TensorRT engines only
 
     // Throws EngineError for what cannot be.

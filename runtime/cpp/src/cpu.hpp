@@ -1,0 +1,17 @@
+// How much of this machine's CPU the process may use.
+#pragma once
+
+#include <optional>
+#include <string>
+
+namespace robustscanner {
+
+// Logical cores that this process may be put on.
+int affinity_cores();
+
+// CPU seconds that the control groups of Linux (containers, systemd) allow this process a second; nothing: any number.
+// The smallest of the limits of its own group and of those around it counts; see the kernel's cgroup-v2.rst, and
+// sched-bwc.rst for version 1. A container often sees its own group as the root.
+std::optional<double> cpu_quota(const std::string& root = "");
+
+}  // namespace robustscanner
