@@ -19,6 +19,7 @@ from .edit import drop_value_info, set_nodes
 from .step import MEMORY, TRAINED, launched_step, split_sizes
 
 _EXPORT_AGAIN = "export the model again with convert/export_onnx.py"
+_LOWEST = -3e4  # within half's range, and far below every score
 _IR_VERSION = 8  # the newest that TensorRT 8.5's parser knows
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
@@ -48,6 +49,7 @@ def _encoder(model: ModelProto, weights: Arrays) -> ModelProto:
     encoder.metadata_props.extend(model.metadata_props)
     _inline_constants(encoder.graph)
     _cast_pixels_first(encoder.graph)
+    _bound_mask(encoder.graph)
     if "fusion" in weights:
         _fold_values(encoder.graph, weights["fusion"])
     return encoder
@@ -73,6 +75,30 @@ def _cast_pixels_first(graph: GraphProto) -> None:
     cast.input[0], cast.output[0], move.input[0], move.output[0] = move.input[0], middle, middle, end
     set_nodes(graph, [cast, move, *list(graph.node)[2:]])
     drop_value_info(graph, middle)
+
+
+def _bound_mask(graph: GraphProto) -> None:
+    """What is added to scores of places without picture becomes a number that half precision has too.
+
+    Weakly typed TensorRT may compute it in half, where -1e30 is -inf, and 0 · -inf is no number.
+    """
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for name in _ancestors(graph, "mask") & weights.keys():
+        array = numpy_helper.to_array(weights[name])
+        if array.dtype == np.float32 and array.min(initial=0) < _LOWEST:
+            weights[name].CopyFrom(numpy_helper.from_array(np.maximum(array, np.float32(_LOWEST)), name))
+
+
+def _ancestors(graph: GraphProto, name: str) -> set[str]:
+    """All tensors that one depends on."""
+    makers = {output: node for node in graph.node for output in node.output}
+    found, waiting = set(), [name]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += makers[name].input if name in makers else []
+    return found
 
 
 def _fold_values(graph: GraphProto, fusion: npt.NDArray[np.generic]) -> None:

@@ -17,14 +17,14 @@ from ..graph.model_file import file_step
 from ..graph.split import split
 from ..int8.calibration import CalibrationSet
 from ..quantize import Quantized, QuantizeOptions, describe, quantize
+from .attention import TURING, fuse_attention, spread_scores
 from .builder import BuilderOptions, Plan, build_plan, list_network, runs_here
 from .calibrator import calibrating
 from .half import score_nodes, to_half
-from .layers import Layer, convolution_precisions, layers_to_json, summarise
+from .layers import Layer, convolution_precisions, kernels, layers_to_json, requantising, summarise
 from .library import Library
 from .row_lstm import unroll_rows
 from .simulate import read_simulated
-from .turing import TURING, spread_scores
 
 HALF_ENDS = ("values", "position")  # tensors between the two plans; keys and mask stay FP32 for the scores' sake
 ROW_LSTM = ("wavefront", "loop")
@@ -80,7 +80,7 @@ def make(
         versions={library.backend: library.version},
         device=_device(library, options.builder),
         steps=_steps(source, graphs, options),
-        summary=[*_summary(graphs, layers), *_sizes(source, plans)],
+        summary=[*_summary(graphs, layers), *_kernels(plans), *_sizes(source, plans)],
         details=describe_layers(layers),
         simulate=None if runs_here(library, options.builder) else lambda: _simulate(source, graphs, calibration),
     )
@@ -110,10 +110,13 @@ def prepare(source: Source, calibration: CalibrationSet, library: Library, optio
         encoder = quantized.model
     if options.row_lstm == "wavefront":
         encoder = unroll_rows(encoder)
-    if options.builder.precision != "fp32" and library.is_strong(options.builder.typing):
+    strong = library.is_strong(options.builder.typing)
+    if strong:  # as are all versions that fuse such sums
+        encoder, decoder = fuse_attention(encoder, decoder)
+    if options.builder.precision != "fp32" and strong:
         encoder, decoder = to_half(encoder, HALF_ENDS), to_half(decoder, HALF_ENDS)
     if TURING in options.builder.targets:
-        encoder, decoder = spread_scores(encoder), spread_scores(decoder)
+        encoder = spread_scores(encoder)
     return Graphs(encoder, decoder, quantized)
 
 
@@ -184,6 +187,17 @@ def _summary(graphs: Graphs, layers: Sequence[Layer]) -> list[tuple[str, str]]:
     if missed := [name for name in chosen if found[name] not in ("Int8", "")]:
         logger.warning("warning: %d convolutions were to be INT8 and are not, the first: %s", len(missed), missed[0])
     return lines
+
+
+def _kernels(plans: dict[str, Plan]) -> list[tuple[str, str]]:
+    """Launches are what a small batch costs on a GPU."""
+    counts = {name: len(kernels(plan.layers)) for name, plan in plans.items()}
+    if not all(counts.values()):
+        return []
+    text = f"encoder {counts['encoder']}, each step {counts['decoder']}"
+    if extra := len(requantising(plans["encoder"].layers)):
+        text += f"; {extra} of the encoder's only requantise"
+    return [("kernels", text)]
 
 
 def _sizes(source: Source, plans: dict[str, Plan]) -> list[tuple[str, str]]:

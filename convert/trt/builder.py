@@ -77,13 +77,15 @@ def check_options(
         EngineError: it cannot, or there is no such precision, level or target.
     """
     features, title = library.features, library.title
+    if calibrator and not features.calibrator:
+        raise EngineError(f"--int8-calibrator: {title} has none; leave it out")
     strong = library.is_strong(options.typing)
     if options.precision not in PRECISIONS:
         raise EngineError(f"unknown precision {options.precision!r}; known are {', '.join(PRECISIONS)}")
     if options.precision == "int8" and not (strong or features.int8_flag):
         raise EngineError(f"--int8: {title} has no INT8 with weak typing; use strong typing or --fp16")
-    if calibrator and (strong or not features.calibrator):
-        raise EngineError(f"--int8-calibrator: {title} has none for {_typing(strong)} networks; leave it out")
+    if calibrator and strong:
+        raise EngineError(f"--int8-calibrator: {title} has none for strongly typed networks; leave it out")
     if options.version_compatible and not features.version_compatible:
         raise EngineError(f"--version-compatible: {title} cannot; leave it out, and build where the engine will run")
     if options.optimization_level is not None and not features.optimization_level:
@@ -466,7 +468,3 @@ def _read_bytes(path: Path) -> bytes:
     except OSError as error:
         logger.warning("%s: cannot be read (%s); starting an empty one", path, error.strerror or error)
         return b""
-
-
-def _typing(strong: bool) -> str:
-    return "strongly typed" if strong else "weakly typed"

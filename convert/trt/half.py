@@ -14,7 +14,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from ..graph.edit import copy_model, drop_unread_weights, set_nodes
 
 _PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
-_EXACT = frozenset({"Cast", "ReduceMax", "Sigmoid", "Softmax", "Tanh"})  # float32 whatever comes in
+_EXACT = frozenset({"Cast", "ReduceMax", "ReduceSum", "Sigmoid", "Softmax", "Tanh"})  # float32 whatever comes in
 _TYPED_QDQ_OPSET = 19  # the first whose QuantizeLinear takes half
 
 
@@ -25,6 +25,12 @@ def score_nodes(graph: GraphProto) -> frozenset[str]:
     products = [makers[name] for node in masked for name in node.input if name != "mask"]
     softmaxes = [node for node in graph.node if node.op_type == "Softmax"]
     return frozenset(node.name for node in (*masked, *products, *softmaxes))
+
+
+def _summed(graph: GraphProto) -> frozenset[str]:
+    """Names of the nodes whose results are summed up: products of matrices, written as what they are."""
+    terms = {node.input[0] for node in graph.node if node.op_type == "ReduceSum"}
+    return frozenset(node.name for node in graph.node if not terms.isdisjoint(node.output))
 
 
 def to_half(model: ModelProto, half_ends: Iterable[str]) -> ModelProto:
@@ -52,7 +58,7 @@ class _Typist:
 
     def __init__(self, model: ModelProto, half_ends: frozenset[str]) -> None:
         self._graph, self._half_ends = model.graph, half_ends
-        self._scores = score_nodes(model.graph)
+        self._exact = score_nodes(model.graph) | _summed(model.graph)
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._floats = _float_tensors(model)
         self._half: set[str] = set()  # tensors that are half as they stand
@@ -85,7 +91,7 @@ class _Typist:
 
     def _is_half(self, node: NodeProto) -> bool:
         floats = [name for name in node.input if name in self._floats]
-        if not floats or node.name in self._scores or node.op_type in _EXACT:
+        if not floats or node.name in self._exact or node.op_type in _EXACT:
             return False
         computed = [name for name in floats if name not in self._weights]
         return node.op_type in _PRODUCTS or not computed or not self._half.isdisjoint(computed)

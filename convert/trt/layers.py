@@ -69,6 +69,20 @@ def summarise(layers: Iterable[Layer]) -> dict[str, int]:
     return dict(Counter(layer.precision for layer in layers if layer.precision in _PRECISIONS).most_common())
 
 
+def kernels(layers: Iterable[Layer]) -> list[Layer]:
+    """Those that run on the GPU; the others compute shapes on the host."""
+    return [layer for layer in layers if layer.kind != "shape_call"]
+
+
+def requantising(layers: Iterable[Layer]) -> list[Layer]:
+    """Kernels that do nothing but turn what a convolution gave into the Int8 of the next, or one type into another."""
+    return [
+        layer
+        for layer in layers
+        if not layer.is_convolution and layer.outputs and all(tensor.type == "Int8" for tensor in layer.outputs)
+    ]
+
+
 def convolution_precisions(layers: Iterable[Layer], nodes: Iterable[str]) -> dict[str, str]:
     """In which precision ONNX nodes compute that are convolutions; "" for one that no layer names.
 

@@ -52,6 +52,13 @@ def test_both_are_valid_and_say_their_shapes(graphs: Pair, spec: ModelSpec) -> N
     assert [v.type.tensor_type.shape.dim[1].dim_value for v in encoder.graph.output][1] == shapes["values"][1]
 
 
+def test_mask_is_finite_in_half_precision(graphs: Pair, spec: ModelSpec, calibration: CalibrationSet) -> None:
+    inputs = {"images": calibration.canvases, "valid_width": np.full_like(calibration.widths, spec.input.min_width_px)}
+    (mask,) = session(graphs[0]).run(["mask"], inputs)
+    assert mask.min() < -1e4
+    assert np.isfinite(mask.astype(np.float16)).all()
+
+
 def test_encoder_and_steps_equal_the_one_graph(graphs: Pair, spec: ModelSpec, calibration: CalibrationSet) -> None:
     inputs = {"images": calibration.canvases, "valid_width": calibration.widths}
     tokens, scores = session(onnx.load(TINY)).run(["tokens", "scores"], inputs)

@@ -4,15 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
 
 from convert.build_engine import main
-from convert.graph.model_file import load_model
-from convert.graph.split import split
-from convert.int8.calibration import load_calibration
-from convert.trt.simulate import read_simulated
-from convert.trt.turing import spread_scores
 from robustscanner.engine import file_sha256, read_manifest
 from tests.convert.conftest import ROOT, TINY
 
@@ -73,19 +67,6 @@ def test_turing_gets_scores_without_matrix_products(tmp_path: Path, crops: Path)
     target, layers = build(TINY, "fp16", tmp_path, crops, "--target", "sm_75")
     assert read_manifest(target).device["targets"] == "sm_75"
     assert set(convolutions(layers).values()) == {"Half"}
-
-
-def test_spread_scores_read_the_same(crops: Path) -> None:
-    model, spec, _ = load_model(TINY)
-    graphs = split(model, spec)
-    spread = [spread_scores(graph) for graph in graphs]
-    for before, after in zip(graphs, spread, strict=True):
-        onnx.checker.check_model(after, full_check=True)
-        gone = {node.name for node in before.graph.node if node.op_type == "MatMul"}
-        gone -= {node.name for node in after.graph.node if node.op_type == "MatMul"}
-        assert gone in ({"/position/MatMul"}, {"similarity"})
-    calibration = load_calibration(crops, spec.input, images=6)
-    assert read_simulated(*spread, spec, calibration) == read_simulated(*graphs, spec, calibration)
 
 
 def test_bundle_and_its_papers(tmp_path: Path, crops: Path, capsys: pytest.CaptureFixture[str]) -> None:
