@@ -40,7 +40,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0, or 1 with one line on what to mend."""
+    """Exit status 0, or 1 with one line on what to fix."""
     parsed = parse_arguments(arguments)
     return exit_status(lambda: measure(parsed))
 

@@ -33,7 +33,7 @@ finally:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0, or 1 with one line on what to mend."""
+    """Exit status 0, or 1 with one line on what to fix."""
     parser = engine_parser(__doc__, EPILOG)
     parser.add_argument("--crops", type=Path, default=CALIB_DATA / "images", metavar="DIR", help="pictures to read")
     parsed = parser.parse_args(arguments)

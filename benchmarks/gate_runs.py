@@ -27,7 +27,7 @@ Every convolution is quantised, also those that build_engine.py spares by defaul
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0, also when nothing was refused, or 1 with one line on what to mend."""
+    """Exit status 0, also when nothing was refused, or 1 with one line on what to fix."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )

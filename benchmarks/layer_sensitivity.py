@@ -12,7 +12,7 @@ from convert import sensitivity
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0, or 1 with one line on what to mend."""
+    """Exit status 0, or 1 with one line on what to fix."""
     from benchmarks.machine import describe
 
     return sensitivity.main(arguments, about={"machine": describe()})

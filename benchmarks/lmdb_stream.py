@@ -50,7 +50,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Exit status 0, or 1 with one line on what to mend."""
+    """Exit status 0, or 1 with one line on what to fix."""
     arguments = parse_arguments()
     return exit_status(lambda: measure(arguments))
 
@@ -114,7 +114,7 @@ def open_stream(path: Path, *, augmented: bool) -> "MixedStream":
 
 
 def words_per_s(stream: "MixedStream", workers: int, seconds: float) -> float:
-    """Rate over whole buckets, behind the first of each worker: starting processes is not streaming."""
+    """Rate over whole buckets, without the first of each worker: starting processes is not streaming."""
     batches = stream.batches(workers=workers)
     for _ in islice(batches, BUCKET * max(1, workers)):
         pass

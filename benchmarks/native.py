@@ -38,7 +38,7 @@ class NativeError(RobustScannerError):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0, or 1 with one line on what to mend."""
+    """Exit status 0, or 1 with one line on what to fix."""
     parser = engine_parser(__doc__, EPILOG)
     add_sets(parser)
     parser.set_defaults(words=32)

@@ -61,7 +61,7 @@ def engine_backend(path: Path) -> str:
 
 
 def engine_facts(path: Path) -> dict[str, object]:
-    """Model, precision and hash: of a bundle its papers', so that a figure can be traced to what made it."""
+    """Model, precision and hash, from `engine.json` where there is one: a figure can be traced to what made it."""
     if path.is_file():
         return {"precision": "fp32", "backend": "onnxruntime", "sha256": file_sha256(path)}
     manifest = read_manifest(path)

@@ -100,7 +100,7 @@ def latency_sections(results: Sequence[Result]) -> Iterator[Section]:
     yield Section("How near the limit", _limit_text(results[0]["limits"]), table=_roofline_table(engines))
     timed = {name: row for name, row in engines.items() if row.get("length_line")}
     if timed:
-        text = "Decoding stops behind the last character, so a short word costs less."
+        text = "Decoding stops after the last character, so a short word costs less."
         yield Section("Cost by text length", text, figure=cost_by_length(timed))
     if any("concurrency" in row for row in engines.values()):
         text = "They share one engine and the cores."

@@ -28,9 +28,9 @@ def break_down(
 ) -> dict[str, Any]:
     """Stages of every engine, one after the other in each round, JSON-ready.
 
-    A graph for ONNX Runtime holds encoder and decoding in one. They are timed each on its own, cut apart at the named
-    tensors; caches and threads make their sum a little more or less than the whole. TensorRT's engines keep both behind
-    one call: there the stage "engine" stands for encoder, steps and copies.
+    A graph for ONNX Runtime holds encoder and decoding. It is cut at the named tensors, and each part is timed on its
+    own; caches and threads make their sum a little more or less than the whole. A TensorRT engine does both in one
+    call: there the stage "engine" stands for encoder, steps and copies.
     """
     probes = {path.name: _Probe(path, options) for path in paths}
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in probes}
@@ -87,7 +87,7 @@ class _Probe:
 
 
 def cut_apart(graph: "ModelProto") -> "tuple[ModelProto, ModelProto]":
-    """Encoder, up to the named tensors, and the decoding behind them."""
+    """Encoder, up to the named tensors, and the decoding after them."""
     from onnx.utils import Extractor
 
     encoder = Extractor(graph).extract_model(["images", "valid_width"], list(MEMORY))

@@ -17,7 +17,7 @@ from robustscanner.session import SessionOptions
 
 
 def main() -> int:
-    """Exit status 0, or 1 with one line on what to mend."""
+    """Exit status 0, or 1 with one line on what to fix."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("pictures", type=Path, nargs="+", metavar="IMAGE")
     parser.add_argument("--engine", type=Path, required=True, metavar="PATH")

@@ -1,4 +1,4 @@
-"""Builds an engine: a model, made ready for this machine, with its papers."""
+"""Builds an engine: a model, made ready for this machine, with a record of how it was made."""
 
 import argparse
 import logging
@@ -61,7 +61,7 @@ class BuildOptions:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0, or 1 with one line on what to mend."""
+    """Exit status 0, or 1 with one line on what to fix."""
     parsed = _parse(arguments)
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -74,7 +74,7 @@ def build(options: BuildOptions) -> "EngineManifest":
     """Load, convert, measure, write, and say what came out.
 
     Raises:
-        RobustScannerError: whatever the user can mend; then nothing was written.
+        RobustScannerError: anything the user can fix; then nothing was written.
     """
     from .engine.bundle import writing_bundle
 
@@ -101,7 +101,7 @@ def preview(options: BuildOptions) -> None:
     """Say what would run in which precision, and write nothing but the list of layers.
 
     Raises:
-        RobustScannerError: whatever the user can mend.
+        RobustScannerError: anything the user can fix.
     """
     from .trt.backend import describe_layers, preview, save_layers
 

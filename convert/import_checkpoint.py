@@ -44,7 +44,7 @@ class ImportOptions:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0, or 1 with one line on what to mend."""
+    """Exit status 0, or 1 with one line on what to fix."""
     options = _parse(arguments)
     return exit_status(lambda: import_checkpoint(options), interrupted="interrupted; nothing was written")
 
@@ -53,7 +53,7 @@ def import_checkpoint(options: ImportOptions) -> None:
     """Read, recognise, check, map, save.
 
     Raises:
-        RobustScannerError: whatever the user can mend; then nothing was written.
+        RobustScannerError: anything the user can fix; then nothing was written.
     """
     from robustscanner.output import check_output
 

@@ -50,7 +50,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main(arguments: Sequence[str] | None = None, *, about: Mapping[str, Any] | None = None) -> int:
-    """Exit status 0, or 1 with one line on what to mend; `about` goes to the head of the figures."""
+    """Exit status 0, or 1 with one line on what to fix; `about` goes to the head of the figures."""
     parsed = parse_arguments(arguments)
     return exit_status(lambda: _run(parsed, about or {}))
 

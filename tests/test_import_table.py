@@ -1,4 +1,4 @@
-"""Who may import whom: the house's table, held against every import statement of the project."""
+"""Who may import whom: a table that every import statement of the project is checked against."""
 
 import ast
 import sys
@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # file or folder -> modules it may import, besides the standard library; the longest matching entry counts.
-# "robustscanner.*" are the library's modules, "training" and "convert" the workshops.
+# "robustscanner.*" are the library's modules, "training" and "convert" the folders of programs.
 TABLE: dict[str, set[str]] = {
     "runtime/recognize.py": {"robustscanner.recognize"},
     "runtime/robustscanner/__init__.py": {"robustscanner.errors", "robustscanner.recognizer", "robustscanner.session"},

@@ -31,7 +31,7 @@ class TrainConfig:
     bucket_batches: int = 8  # drawn at once and sorted by width, so that narrow words share a narrow canvas
     steps: int = 17000  # optimiser steps in all, a resumed run's earlier ones included
     schedule: str = "cosine"  # to 1 % of the peak; or "steps", the paper's: a tenth from 3/5 on, a hundredth from 4/5
-    learning_rate: float = 1.2e-3  # peak, behind the warm-up
+    learning_rate: float = 1.2e-3  # peak, after the warm-up
     warmup_steps: int = 400  # linear from 0
     weight_decay: float = 0.02  # AdamW's, on matrices and convolutions only
     clip_norm: float = 2.0  # of the whole gradient; 0: not clipped

@@ -32,7 +32,7 @@ def load_teacher(path: Path, student: ModelSpec) -> RobustScanner:
 
 @torch.no_grad()
 def teach(teacher: RobustScanner, batch: Batch) -> Tensor:
-    """The teacher's logits (N, T, classes) behind the same label."""
+    """The teacher's logits (N, T, classes) after the same label."""
     logits: Tensor = teacher(batch.images, batch.valid_width, batch.tokens[:, :-1])
     return logits.float()
 

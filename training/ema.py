@@ -23,7 +23,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Takes in the weights behind step `step`; early steps weigh more, else the average began with noise."""
+        """Takes in the weights after step `step`; early steps weigh more, else the average began with noise."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, tensor in self._module.state_dict().items():
             if tensor.is_floating_point():
@@ -33,7 +33,7 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The module holds the average inside, and its own weights again behind."""
+        """The module holds the average inside, and its own weights again afterwards."""
         own = {name: tensor.detach().clone() for name, tensor in self._module.state_dict().items()}
         self._module.load_state_dict(self.tensors)
         try:

@@ -47,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Exit status 0, or 1 with one line on what to mend."""
+    """Exit status 0, or 1 with one line on what to fix."""
     arguments = parse_arguments()
     return exit_status(lambda: make(arguments))
 

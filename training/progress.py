@@ -27,7 +27,7 @@ class Board(Protocol):
 
 
 def open_board(folder: Path, step: int) -> Board:
-    """Writes for TensorBoard; what an earlier process wrote behind `step` is hidden.
+    """Writes for TensorBoard; what an earlier process wrote after `step` is hidden.
 
     Raises:
         ConfigError: TensorBoard is not installed.

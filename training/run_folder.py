@@ -18,7 +18,7 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
 
     def state(self, step: int) -> Path:
-        """Where the state behind so many steps goes."""
+        """Where the state after so many steps goes."""
         return self.path / f"step-{step:08d}.safetensors"
 
     def states(self) -> list[Path]:
@@ -37,7 +37,7 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     def rewind_log(self, step: int) -> None:
-        """Cuts off what a killed run logged behind the state it resumes from."""
+        """Cuts off what a killed run logged after the state it resumes from."""
         if self.log.exists():
             kept = [line for line in _complete_lines(self.log) if json.loads(line)["step"] <= step]
             self.log.write_text("".join(kept), encoding="utf-8")

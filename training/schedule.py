@@ -5,7 +5,7 @@ import math
 from training.config import TrainConfig
 
 LAST_SHARE = 0.01  # of the peak, where the cosine ends
-# RobustScanner (arXiv:2007.07542) trains five epochs and divides the rate by ten behind the third and the fourth.
+# RobustScanner (arXiv:2007.07542) trains five epochs and divides the rate by ten after the third and after the fourth.
 DROPS_AT = (3 / 5, 4 / 5)  # of all steps
 
 

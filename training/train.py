@@ -73,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Exit status 0, or 1 with one line on what to mend."""
+    """Exit status 0, or 1 with one line on what to fix."""
     arguments = parse_arguments()
     return exit_status(lambda: train(arguments), interrupted="interrupted; continue with --resume")
 
@@ -82,7 +82,7 @@ def train(arguments: argparse.Namespace) -> None:
     """Reads the settings, meets the other processes if there are any, and trains.
 
     Raises:
-        RobustScannerError: whatever the user can mend.
+        RobustScannerError: anything the user can fix.
     """
     import torch
 

@@ -156,7 +156,7 @@ def _collect_logits(loops: Sequence[NodeProto]) -> None:
 
 
 def _divergences(before: Logits, after: Logits) -> npt.NDArray[np.float64]:
-    """Of each character up to and including the first that differs: behind it, both answer different questions."""
+    """Of each character up to and including the first that differs: after it, the two answer different questions."""
     length = min(len(before), len(after))
     differs = before[:length].argmax(1) != after[:length].argmax(1)
     length = int(differs.argmax()) + 1 if differs.any() else length

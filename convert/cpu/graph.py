@@ -21,14 +21,14 @@ Arrays = dict[str, Array]
 
 PREFIX = "cpu"  # of the names of new nodes and tensors
 
-_MARGIN_PX = 16  # columns kept behind the widest word
-_MASKED = np.float32(-1e30)  # what the exported graph adds to attention scores behind a word
+_MARGIN_PX = 16  # columns kept to the right of the widest word
+_MASKED = np.float32(-1e30)  # what the exported graph adds to attention scores to the right of a word
 
 _EXPORT_AGAIN = "export the model again with convert/export_onnx.py"
 
-# `edge` models are trained on canvases cut behind the widest word of a batch, so what is cut off teaches them nothing.
-# The margin keeps what a word's last columns see of the black behind it, which decides close calls: with 16 pixels
-# 677 of 684 held-out training crops read as on the whole canvas, 625 with none, and as many are right.
+# `edge` models are trained on canvases that end with the widest word of a batch: they never saw what is cut off here.
+# The last columns of a word also see a little of the black to their right, and that decides close calls. With a margin
+# of 16 pixels, 677 of 684 held-out training crops read as on the whole canvas; without one, 625. As many are right.
 _TRIM = """
 trim (uint8[N, A, B, 3] images, int32[N] valid_width) => (uint8[N, A, E, 3] trimmed, int32[1, W] centres) {
   widest = ReduceMax <keepdims = 1> (valid_width)
@@ -80,7 +80,7 @@ tail (float[N, C, H, W] feature_map, int32[N] valid_width, int32[1, W] centres)
 }
 """
 
-# Behind the loop, which gives the logits (S, N, K) of the steps that ran: fewer than T once every word has ended.
+# After the loop, which gives the logits (S, N, K) of the steps that ran: fewer than T once every word has ended.
 _AFTER_THE_LOOP = """
 after (float[S, N, K] step_logits) => (int32[N, T] tokens, float[N, T] scores) {
   probabilities = Softmax <axis = -1> (step_logits)
@@ -105,7 +105,7 @@ after (float[S, N, K] step_logits) => (int32[N, T] tokens, float[N, T] scores) {
 
 
 def for_cpu(model: ModelProto, spec: ModelSpec) -> ModelProto:
-    """A copy of a whole float graph, equal up to rounding; `edge` models also skip columns behind the widest word.
+    """A copy of a whole float graph, equal up to rounding; of `edge`, without columns beyond the widest word.
 
     Raises:
         EngineError: the graph is not built as this kit's exports are.
@@ -256,7 +256,7 @@ def _weights(parts: _Parts, weights: Arrays) -> Arrays:
 
 
 def _shorten_loop(graph: GraphProto, spec: ModelSpec) -> None:
-    """Takes the text out of the loop: it gives the logits of every step, and the rest happens once behind it."""
+    """Takes the text out of the loop: it gives the logits of every step, and the rest happens once after it."""
     loop = next(node for node in graph.node if node.op_type == "Loop")
     body = next(attribute.g for attribute in loop.attribute if attribute.name == "body")
     for values in (loop.input, loop.output, body.input, body.output):

@@ -9,7 +9,7 @@ from robustscanner.engine import BatchRange
 
 @dataclass(frozen=True)
 class Product:
-    """The part of an engine's papers that only its backend knows."""
+    """The part of an `engine.json` that only the backend knows."""
 
     backend: str  # as in engine.json
     files: Sequence[str]  # names of files in the folder

@@ -158,7 +158,7 @@ def find_state(tree: object) -> tuple[dict[str, Any], str]:
 
 
 def recognise(names: Iterable[str], ours: Iterable[str], project: str | None) -> Layout:
-    """The layout that most of the names behind the backbone belong to.
+    """The layout that most of the names after the backbone belong to.
 
     Raises:
         SpecError: no layout has half of them, or not that of the project asked for.

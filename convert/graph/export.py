@@ -1,6 +1,6 @@
 """The graph contract in ONNX: an encoder traced from PyTorch, and the decoding loop written out.
 
-The house's named tensors lie between the two: `keys`, `values`, `mask`, `position`. TensorRT gets them as two engines.
+Between the two lie tensors with fixed names: `keys`, `values`, `mask`, `position`. TensorRT gets an engine for each.
 """
 
 import io
@@ -97,7 +97,7 @@ def compare(graph: onnx.ModelProto, model: RobustScanner) -> float:
         expected = logits.softmax(-1).amax(-1).numpy()
         for row in range(batch):
             ends = np.flatnonzero(got[row] == model.spec.charset.end_id)
-            length = int(ends[0]) + 1 if ends.size else got.shape[1]  # behind the end, the graph writes pad
+            length = int(ends[0]) + 1 if ends.size else got.shape[1]  # after the end, the graph writes pad
             if not np.array_equal(got[row, :length], tokens[row, :length].numpy()):
                 raise ExportError("the ONNX graph reads another text than PyTorch; not written")
             worst = max(worst, float(np.abs(scores[row, :length] - expected[row, :length]).max()))
@@ -144,7 +144,7 @@ def _trace_encoder(encoder: _Encoder) -> onnx.ModelProto:
 
 
 # The state begins at zero, the text with the start token; buffers of [N, T] are carried because TensorRT 8 to 11 and
-# ONNX Runtime all take them, which is not true of scan outputs with an early exit. What a row still says behind its
+# ONNX Runtime all take them, which is not true of scan outputs with an early exit. What a row still says after its
 # end, while others go on, is overwritten once, after the loop.
 _AROUND_THE_LOOP = """
 around () => (int32[batch, T] tokens, float[batch, T] scores) {

@@ -1,4 +1,4 @@
-"""What conversion leaves behind: files that know their spec and history, written whole or not at all."""
+"""What conversion produces: files that know their spec and history, written whole or not at all."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -56,7 +56,7 @@ def _encoder(model: ModelProto, weights: Arrays) -> ModelProto:
 
 
 def _inline_constants(graph: GraphProto) -> None:
-    """Turns Constant nodes into initializers, which the tools behind this one look for."""
+    """Turns Constant nodes into initializers, which the tools that come next look for."""
     constants = [node for node in graph.node if node.op_type == "Constant"]
     for node in constants:
         tensor = TensorProto()

@@ -85,7 +85,7 @@ def load_calibration(folder: Path, spec: InputSpec, *, images: int = DEFAULT_IMA
 def collect_ranges(
     model: onnx.ModelProto, tensors: Sequence[str], batches: Iterable[Inputs], *, method: str, images: int
 ) -> Ranges:
-    """Runs the part of the graph that computes the tensors, and nothing behind it.
+    """Runs the part of the graph that computes the tensors, and nothing after it.
 
     Args:
         model: a whole graph.
@@ -166,7 +166,7 @@ class Histogram:
         return min(0.0, (first - _BINS) * width), max(0.0, (last + 1 - _BINS) * width)
 
     def _symmetric(self, choose: Callable[[npt.NDArray[np.int64], int], int]) -> tuple[float, float]:
-        """One limit for both signs, which together have 256 levels; a tensor behind a ReLU has them all on one side."""
+        """One limit for both signs, which together have 256 levels; a tensor after a ReLU has them all on one side."""
         counts = self.counts[_BINS:] + self.counts[_BINS - 1 :: -1]
         limit = choose(counts, 256 if self.lowest == 0 else 128) * self.reach / _BINS
         return -limit, limit
@@ -178,7 +178,7 @@ def _least_divergent(counts: npt.NDArray[np.int64], levels: int) -> int:
     Source: S. Migacz, 8-bit Inference with TensorRT, GTC 2017.
     """
     weights = counts.astype(np.float64)
-    weights[0] = weights[1]  # zeros stay exact whatever the limit, and behind a ReLU they would drown all else
+    weights[0] = weights[1]  # zeros stay exact whatever the limit, and after a ReLU they would drown all else
     candidates: list[int] = [*range(levels, len(weights), _STRIDE), len(weights)]
     return min(candidates, key=lambda kept: _divergence(weights, kept, levels))
 

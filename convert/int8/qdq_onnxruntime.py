@@ -101,7 +101,7 @@ class _Writer:
         self.dequantised: dict[str, str] = {}  # tensor -> its twin that went through 8 bits
 
     def quantise_activation(self, name: str, source: str) -> list[NodeProto]:
-        """Q and DQ behind a tensor; readers are to take the twin."""
+        """Q and DQ after a tensor; readers are to take the twin."""
         scale, zero = activation_step(*self._ranges.limits[source])
         self._scales[name] = scale
         constants = [self._constant(f"{name}_scale", scale), self._constant(f"{name}_zero", zero)]
@@ -166,7 +166,7 @@ def _sees_pixels(weight: onnx.TensorProto) -> bool:
 
 
 def _settled(node: NodeProto, uses: Mapping[str, Sequence[NodeProto]]) -> str:
-    """What a node gives in the end: the output of a ReLU behind it, which runtimes fold into it."""
+    """What a node gives in the end: the output of a ReLU after it, which runtimes fold into it."""
     readers = uses.get(node.output[0], [])
     relu = len(readers) == 1 and readers[0].op_type == "Relu"
     return str(readers[0].output[0] if relu else node.output[0])

@@ -1,8 +1,8 @@
 """Q/DQ nodes as TensorRT wants them: 8 bits before every quantised convolution, and on the shortcut of a residual sum.
 
-TensorRT moves a quantisation forward or back into the kernels beside it. A convolution, the sum behind it and the ReLU
-behind that become one INT8 kernel only when the sum's other operand is quantised and the convolution's own result is
-not. It takes signed, symmetric steps only, and weights as float32 behind a Q/DQ pair of their own, from 8.5 to 11.
+TensorRT moves a quantisation forward or back into the kernels beside it. A convolution, the sum after it and the ReLU
+after that become one INT8 kernel only when the sum's other operand is quantised and the convolution's own result is
+not. From 8.5 to 11 it takes signed, symmetric steps only, and float32 weights that have a Q/DQ pair of their own.
 """
 
 from collections.abc import Mapping
@@ -82,7 +82,7 @@ def _quantise_weights(graph: GraphProto, conv: NodeProto) -> list[NodeProto]:
 
 
 def _pair(graph: GraphProto, tensor: str, scale: Array, **attributes: int) -> list[NodeProto]:
-    """Q and DQ behind a tensor, `TENSOR_dequantised` out."""
+    """Q and DQ after a tensor, `TENSOR_dequantised` out."""
     constants = {f"{tensor}_scale": scale, f"{tensor}_zero": np.zeros(scale.shape, np.int8)}
     graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
     quantised, dequantised = f"{tensor}_quantised", f"{tensor}_dequantised"

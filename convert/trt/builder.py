@@ -29,7 +29,7 @@ _BORROWED_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
 _CURES = (
     ("Plugin not found|No importer registered|was not found in plugin registry", "update TensorRT"),
     ("opset", "export the model with opset 17, which every version since 8.5 reads"),
-    ("has type UInt8|data type.*UINT8|UINT8", "cast it to float or int32 right behind the graph's input"),
+    ("has type UInt8|data type.*UINT8|UINT8", "cast it to float or int32 right after the graph's input"),
     ("INT64|has type Int64", "make it int32 in the graph"),
     ("Turing", "leave sm_75 out of the targets, or build with --fp16"),
     ("lean", "build without --version-compatible"),

@@ -160,7 +160,7 @@ class _Store:
 def _raise_first(errors: Sequence[Exception]) -> None:
     """Raises what had to wait: nothing may be thrown into the C++ code that asks."""
     for error in errors:
-        raise EngineError(f"INT8 calibration failed ({error}); mend that, or use --int8") from error
+        raise EngineError(f"INT8 calibration failed ({error}); fix that, or use --int8") from error
 
 
 def _full_batches(calibration: CalibrationSet, batch: int) -> Iterator[Arrays]:

@@ -41,7 +41,7 @@ class Library:
     """An imported TensorRT."""
 
     module: Any  # tensorrt or tensorrt_rtx
-    backend: str  # "tensorrt" or "tensorrt-rtx", as in an engine's papers
+    backend: str  # "tensorrt" or "tensorrt-rtx", as in `engine.json`
     version: str
     features: Features
 

@@ -27,7 +27,7 @@ def unroll_rows(encoder: ModelProto) -> ModelProto:
     """A copy of an encoder in which no LSTM is left; equal up to rounding.
 
     Raises:
-        EngineError: the LSTM nodes are not two layers behind each other, as ours are.
+        EngineError: the LSTM nodes are not two layers one after the other, as ours are.
     """
     copy = copy_model(encoder)
     graph = copy.graph

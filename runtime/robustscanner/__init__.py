@@ -1,4 +1,4 @@
-"""RobustScanner: reads a cropped word from a picture, with ONNX Runtime or TensorRT behind it."""
+"""RobustScanner: reads a cropped word from a picture, with ONNX Runtime or TensorRT."""
 
 import os
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Opens an engine: reads its papers, checks them, and picks the session that can run it."""
+"""Opens an engine: reads its `engine.json`, checks it, and picks the session that can run it."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ class EngineAccuracy:
 
 @dataclass(frozen=True)
 class EngineManifest:
-    """The papers of an engine bundle: what is in `engine.json`, in its order."""
+    """What is in an engine's `engine.json`, in its order."""
 
     model: ModelSpec
     precision: str  # one of PRECISIONS
@@ -140,10 +140,10 @@ def open_engine(path: str | Path, options: SessionOptions) -> Session:
 
 
 def read_manifest(folder: Path) -> EngineManifest:
-    """Reads the papers of a bundle and holds its files against them.
+    """Reads a bundle's `engine.json` and checks its files against it.
 
     Raises:
-        EngineError: papers that are missing or unreadable; files that are missing, damaged or replaced.
+        EngineError: an `engine.json` that is missing or unreadable; files that are missing, damaged or replaced.
     """
     path = folder / MANIFEST_NAME
     try:
@@ -160,7 +160,7 @@ def read_manifest(folder: Path) -> EngineManifest:
 
 
 def check_host(manifest: EngineManifest, host: HostFacts) -> None:
-    """Holds a TensorRT engine's papers against this machine, as TensorRT itself only says that it cannot.
+    """Checks whether a TensorRT engine fits this machine; TensorRT itself would only say that it cannot load it.
 
     Raises:
         EngineError: it was built by another version, or for another GPU.

@@ -38,7 +38,7 @@ exit status: 0 all pictures were read, 1 an error, or some could not be read, 2 
 _PROGRESS_PICTURES = 200  # shorter work needs no progress line
 _PROGRESS_SECONDS = 0.2
 
-_MAX_COUNT = 1024  # of pictures a batch and of threads: more is a slip of the finger
+_MAX_COUNT = 1024  # of pictures a batch and of threads: more is a typing error
 _CONTROLS = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 

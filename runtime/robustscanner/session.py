@@ -1,4 +1,4 @@
-"""What every inference session can do, whichever library is behind it."""
+"""What every inference session can do, whichever library runs it."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -85,7 +85,7 @@ class Session(Protocol):
             valid_width: int32 [N].
 
         Returns:
-            Tokens int32 [N, T] and their probabilities float32 [N, T]; behind a row's end token, pad and 1.
+            Tokens int32 [N, T] and their probabilities float32 [N, T]; after a row's end token, pad and 1.
 
         Raises:
             EngineError: the run failed, or the result is no probability.

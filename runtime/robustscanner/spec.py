@@ -26,7 +26,7 @@ class CharsetSpec:
     tokens: tuple[str, ...]  # one entry per id (and embedding row), special tokens included
     start_id: int  # fed to the decoder before the first character
     end_id: int  # ends a word; often the same id as start_id
-    pad_id: int  # fills labels behind the end; never part of a text
+    pad_id: int  # fills labels after the end; never part of a text
     unknown_id: int | None  # stands for a character outside the charset, if the model has such a token
     class_count: int  # the classifier emits ids 0 … class_count - 1
 

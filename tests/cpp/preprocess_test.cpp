@@ -95,8 +95,8 @@ TEST(DecodeImage, RefusesBombsBeforeTheyGrow) {
     auto tiff = Bytes{'I', 'I', 42, 0, 8, 0, 0, 0, 2, 0, 0, 1, 4, 0, 1, 0, 0, 0, 0,
                       0,   1,   0,  1, 1, 4, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0};
     EXPECT_EQ(complaint(tiff), too_large);
-    auto hidden = jpeg;                                       // libjpeg looks for the next marker behind garbage
-    hidden.insert(hidden.begin() + 20, {'x', 0xff, 0, 'y'});  // behind the JFIF segment
+    auto hidden = jpeg;                                       // libjpeg looks for the next marker after garbage
+    hidden.insert(hidden.begin() + 20, {'x', 0xff, 0, 'y'});  // after the JFIF segment
     EXPECT_EQ(complaint(hidden), too_large);
     tiff[12] = 16;  // eight bytes, that lie elsewhere
     EXPECT_NE(complaint(tiff).find("not a picture"), std::string::npos);

@@ -19,7 +19,7 @@ _FIRST_MAP_MIB = 64  # doubled whenever it is full: no guess of the whole size i
 _RECORDS_PER_COMMIT = 1000
 _SLACK_PAGES = 64  # LMDB need not have written the last pages that it counts; more missing is a broken copy
 
-# Open files by path, with the process that opened them: an environment must not be used behind a fork, and LMDB
+# Open files by path, with the process that opened them: an environment must not be used after a fork, and LMDB
 # refuses to open one file twice in a process, which two sets of the same path would do.
 _opened: dict[str, tuple[int, lmdb.Environment]] = {}
 

@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 
     @classmethod
     def of(cls, images: list[np.ndarray], labels: list[list[int]], spec: ModelSpec) -> "Batch":
-        """Draws the canvases, cut behind the widest word, and pads the labels to the longest."""
+        """Draws the canvases, cut to the right of the widest word, and pads the labels to the longest."""
         canvases = np.empty((len(images), spec.input.height_px, spec.input.width_px, 3), np.uint8)
         widths = [draw_canvas(image, canvas, spec.input) for image, canvas in zip(images, canvases, strict=True)]
         charset = spec.charset

@@ -78,7 +78,7 @@ class ResNet31(nn.Module):
 class EdgeNet(nn.Module):
     """Plain 3x3 convolutions, (N, 3, H, W) -> (N, 160, H/16, W/4) with the default widths.
 
-    Only convolution, BN, ReLU and residual sums, every channel count a multiple of 32 behind the stem: all of it has
+    Only convolution, BN, ReLU and residual sums, every channel count a multiple of 32 after the stem: all of it has
     fast INT8 kernels on CPUs and in TensorRT, and no depthwise layer whose weight ranges quantise badly.
     Strides instead of pooling, and the first one at once, because the full-resolution layers cost most in training.
     """

@@ -55,7 +55,7 @@ class Decoder(nn.Module):
         """Teacher-forced logits for all of tokens (N, T), or the next ones when a state is given.
 
         Returns:
-            logits (N, T, classes) and the state behind the last token.
+            logits (N, T, classes) and the state after the last token.
         """
         query, (hidden, cell) = self.rnn(self.embedding(tokens), state)  # (N, T, D)
         glimpses = attend(query, memory.keys, memory.values, memory.mask)  # (N, T, C)

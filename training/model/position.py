@@ -13,7 +13,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         query: (N, T, D), or (1, T, D) for the same queries on every picture.
         keys: (N, D, P).
         values: (N, P, C).
-        mask: (N, 1, P), 0 where the word is and a large negative number behind it.
+        mask: (N, 1, P), 0 where the word is and a large negative number to its right.
 
     Returns:
         glimpses (N, T, C).

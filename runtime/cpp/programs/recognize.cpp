@@ -50,7 +50,7 @@ Exit status: 0 all pictures were read, 1 an error, or some could not be read, 2 
 130 after Ctrl-C: writes nothing, 143 after SIGTERM: writes what was read so far.
 )";
 
-constexpr int max_count = 1024;                 // of pictures a batch and of threads: more is a slip of the finger
+constexpr int max_count = 1024;                 // of pictures a batch and of threads: more is a typing error
 constexpr std::size_t progress_pictures = 200;  // shorter work needs no progress line
 constexpr std::chrono::milliseconds progress_interval(200);
 

@@ -17,7 +17,7 @@ struct Cell {
 };
 
 // A sheet of all cells in order, as the bytes of a picture file; the suffix (.png, .jpg, .webp) says of which kind.
-// Throws ImageError: a picture that was read has gone meanwhile.
+// Throws ImageError: a picture that was read has been deleted since.
 std::string draw_sheet(const std::vector<Cell>& cells, const std::string& suffix);
 
 }  // namespace programs

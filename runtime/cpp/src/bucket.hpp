@@ -12,7 +12,7 @@
 
 namespace robustscanner {
 
-// Where tensors lie in a slab, one behind another, each aligned; tokens and scores first, so that one copy fetches
+// Where tensors lie in a slab, one after another, each aligned; tokens and scores first, so that one copy fetches
 // both.
 struct Layout {
     Layout() = default;

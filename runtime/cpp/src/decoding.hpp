@@ -16,7 +16,7 @@ class Machine {
     // Queues the encoder and a fresh decoding state.
     virtual void start() = 0;
 
-    // Queues a block of steps and, behind it, the message whether any row still runs.
+    // Queues a block of steps and, after it, the message whether any row still runs.
     virtual void queue(int block) = 0;
 
     // Waits for the message of a block.

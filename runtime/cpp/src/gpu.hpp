@@ -1,4 +1,4 @@
-// A borrowed NVIDIA GPU: memory, a stream, events, and launches that are recorded. The only room with CUDA's runtime.
+// A borrowed NVIDIA GPU: memory, a stream, events, and recorded launches. The only file that uses CUDA's runtime.
 #pragma once
 
 #include <cuda_runtime_api.h>

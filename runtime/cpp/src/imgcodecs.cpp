@@ -1,4 +1,4 @@
-// Decodes with OpenCV: the only room with its imgcodecs.
+// Decodes with OpenCV: the only file that uses its imgcodecs.
 #include <limits>
 #include <new>
 #include <opencv2/core.hpp>

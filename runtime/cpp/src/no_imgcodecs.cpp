@@ -1,4 +1,4 @@
-// Stands in where the library is built without OpenCV's imgcodecs, and with it without the many libraries behind it.
+// Stands in where the library is built without OpenCV's imgcodecs and the many libraries that it needs.
 #include <algorithm>
 
 #include "picture_codecs.hpp"

@@ -1,4 +1,4 @@
-// Runs the one graph on the CPU: the only room with ONNX Runtime.
+// Runs the one graph on the CPU: the only file that uses ONNX Runtime.
 #pragma once
 
 #include <memory>

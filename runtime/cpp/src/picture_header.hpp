@@ -32,7 +32,7 @@ class FileView {
 // Nothing for kinds that this library does not read.
 std::optional<PictureKind> kind_of(const FileView& file);
 
-// The next number in the header of a portable anymap, at most what 32 bits hold; `at` comes to stand behind it and
+// The next number in the header of a portable anymap, at most what 32 bits hold; `at` comes to stand after it and
 // the character that ended it.
 std::uint32_t pnm_number(const FileView& file, std::size_t& at);
 

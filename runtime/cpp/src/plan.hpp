@@ -1,4 +1,4 @@
-// TensorRT plans and their execution contexts: the only room with TensorRT, of any version from 8.5 to 11.
+// TensorRT plans and their execution contexts: the only file that uses TensorRT, of any version from 8.5 to 11.
 #pragma once
 
 #include <NvInfer.h>

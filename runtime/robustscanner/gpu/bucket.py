@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Layout:
-    """Where tensors lie in a slab, one behind another."""
+    """Where tensors lie in a slab, one after another."""
 
     tensors: Tensors
     offsets: Mapping[str, int]
@@ -56,7 +56,7 @@ class Layout:
         return slab[start : start + tensor.size_bytes].view(tensor.dtype).reshape(tensor.shape)
 
     def end_of(self, name: str) -> int:
-        """Offset of the first byte behind a tensor."""
+        """Offset of the first byte after a tensor."""
         return self.offsets[name] + self.tensors[name].size_bytes
 
 

@@ -19,7 +19,7 @@ class Machine(Protocol):
         """Queues the encoder and a fresh decoding state."""
 
     def queue(self, block: int) -> None:
-        """Queues a block of steps and, behind it, the message whether any row still runs."""
+        """Queues a block of steps and, after it, the message whether any row still runs."""
 
     def going(self, block: int) -> bool:
         """Waits for the message of a block."""

@@ -1,4 +1,4 @@
-"""A borrowed NVIDIA GPU: its context, memory and stream, and launches that are recorded. The only room with PyCUDA."""
+"""A borrowed NVIDIA GPU: its context, memory, stream and recorded launches. The only file that uses PyCUDA."""
 
 import ctypes
 import logging

@@ -1,4 +1,4 @@
-"""TensorRT plans and their execution contexts: the only room with TensorRT and TensorRT-RTX, of any version.
+"""TensorRT plans and their execution contexts: the only file that uses TensorRT and TensorRT-RTX, of any version.
 
 Named-tensor calls only, which every version from 8.5 to 11 has; what differs is looked for, never guessed.
 """

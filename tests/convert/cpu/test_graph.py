@@ -40,7 +40,7 @@ def run(model: onnx.ModelProto, names: list[str], inputs: Inputs) -> list[np.nda
 
 
 def words(widths: list[int]) -> Inputs:
-    """Blotches, black behind the word."""
+    """Blotches, black to the right of the word."""
     rng = np.random.default_rng(len(widths))
     images = rng.integers(0, 256, (len(widths), 6, 20, 3), np.uint8).repeat(8, 1).repeat(8, 2)
     for image, width in zip(images, widths, strict=True):

@@ -201,7 +201,7 @@ def test_zip_bombs(tmp_path: Path) -> None:
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "a.pth").open("wb") as file:
         file.write(b"\x80\x04")
-        file.truncate(5 << 30)  # sparse: takes no room
+        file.truncate(5 << 30)  # sparse: takes no space on the disk
     assert "larger than 4096 MiB" in refusal(tmp_path / "a.pth")
 
 

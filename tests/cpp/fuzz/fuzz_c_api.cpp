@@ -1,4 +1,4 @@
-// Any bytes through the C API, as an engine's papers and as a picture: a status, a text, and never an exception.
+// Any bytes through the C API, as an `engine.json` and as a picture: a status, a text, and never an exception.
 #include <unistd.h>
 
 #include <cstdlib>

@@ -15,7 +15,7 @@ from robustscanner.gpu.decoding import (
 
 
 class Recorder:
-    """A machine whose rows have all ended behind the given block; writes down what is asked of it."""
+    """A machine whose rows have all ended after the given block; writes down what is asked of it."""
 
     def __init__(self, last: int) -> None:
         self.last = last
@@ -88,7 +88,7 @@ def test_chunks(count: int, runs: list[tuple[int, int]]) -> None:
 @pytest.mark.parametrize(
     ("times", "schedule"),
     [
-        # Asking costs nothing: look behind every step, and never begin one in vain.
+        # Asking costs nothing: look after every step, and never begin one in vain.
         (StepTimes(step_us=20, launch_us=0, wait_us=0, one_launch=True), Schedule(1, 0)),
         # Asking costs more than all steps together: two blocks at once, so that nothing is asked.
         (StepTimes(step_us=1, launch_us=0, wait_us=1000, one_launch=True), Schedule(20, 1)),

@@ -1,4 +1,4 @@
-// Opens an engine: reads its papers, checks them, and picks the session that can run it.
+// Opens an engine: reads its `engine.json`, checks it, and picks the session that can run it.
 #pragma once
 
 #include <map>
@@ -26,7 +26,7 @@ struct EngineAccuracy {
     bool simulated = false;  // no GPU was there: ONNX Runtime computed what the engine was built from
 };
 
-// The papers of an engine bundle: what is in `engine.json`, but for its history, which is for people.
+// What is in an engine's `engine.json`, but for its history, which is for people.
 struct EngineManifest {
     ModelSpec model;
     std::string precision;  // "fp32", "fp16" or "int8"
@@ -55,11 +55,11 @@ ROBUSTSCANNER_EXPORT std::string default_engine();
 // Throws EngineError: one line with cause and cure.
 ROBUSTSCANNER_EXPORT std::unique_ptr<Session> open_engine(const std::string& path, const SessionOptions& options = {});
 
-// Reads the papers of a bundle and holds its files against them.
-// Throws EngineError: papers that are missing or unreadable; files that are missing, damaged or replaced.
+// Reads a bundle's `engine.json` and checks its files against it.
+// Throws EngineError: an `engine.json` that is missing or unreadable; files that are missing, damaged or replaced.
 ROBUSTSCANNER_EXPORT EngineManifest read_manifest(const std::string& folder);
 
-// Holds a TensorRT engine's papers against this machine, as TensorRT itself only says that it cannot.
+// Checks whether a TensorRT engine fits this machine; TensorRT itself would only say that it cannot load it.
 // Throws EngineError: it was built by another version, or for another GPU.
 ROBUSTSCANNER_EXPORT void check_host(const EngineManifest& manifest, const HostFacts& host);
 

@@ -7,7 +7,7 @@
 
 namespace robustscanner {
 
-// Anything the user can mend; programs print it as `error: …` and exit with 1.
+// Anything the user can fix; programs print it as `error: …` and exit with 1.
 class ROBUSTSCANNER_EXPORT Error : public std::runtime_error {
    public:
     using std::runtime_error::runtime_error;

@@ -32,7 +32,7 @@ struct Image {
     ImageView view() const { return {pixels.data(), height, width}; }
 };
 
-// What the graph takes. Rows behind `valid_width.size()` are spare.
+// What the graph takes. Rows from `valid_width.size()` on are spare.
 struct Canvases {
     std::vector<std::uint8_t> pixels;       // (N, height, width, 3) RGB
     std::vector<std::int32_t> valid_width;  // (N,) pixels of each canvas that hold the word

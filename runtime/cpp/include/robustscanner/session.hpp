@@ -1,4 +1,4 @@
-// What every inference session can do, whichever library is behind it.
+// What every inference session can do, whichever library runs it.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,7 @@ struct SessionOptions {
     ROBUSTSCANNER_EXPORT void check() const;
 };
 
-// Tokens and their probabilities, (N, T) each; behind a row's end token, pad and 1.
+// Tokens and their probabilities, (N, T) each; after a row's end token, pad and 1.
 struct Result {
     std::vector<std::int32_t> tokens;
     std::vector<float> scores;

@@ -14,7 +14,7 @@ struct CharsetSpec {
     std::vector<std::string> tokens;  // UTF-8, one entry per id, special tokens included
     int start_id = 0;                 // fed to the decoder before the first character
     int end_id = 0;                   // ends a word; often the same id as start_id
-    int pad_id = 0;                   // fills what is behind the end; never part of a text
+    int pad_id = 0;                   // fills what comes after the end; never part of a text
     std::optional<int> unknown_id;    // stands for a character outside the charset, if the model has such a token
     int class_count = 0;              // the classifier emits ids 0 … class_count - 1
 };
