@@ -81,7 +81,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/convert.done: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[convert]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu,convert]'
 	@touch $@
 
 $(VENV)/dev.done: pyproject.toml | $(BIN)/python

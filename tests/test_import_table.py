@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 TABLE: dict[str, set[str]] = {
     "runtime/recognize.py": {"robustscanner.recognize"},
     "runtime/robustscanner/__init__.py": {"robustscanner.errors", "robustscanner.recognizer", "robustscanner.session"},
+    "runtime/robustscanner/__main__.py": {"robustscanner.recognize"},
     "runtime/robustscanner/errors.py": set(),
     "runtime/robustscanner/spec.py": {"robustscanner.errors"},
     "runtime/robustscanner/metrics.py": set(),

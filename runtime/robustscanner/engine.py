@@ -211,7 +211,9 @@ def _open_onnxruntime(path: Path, options: SessionOptions) -> Session:
     except ImportError as error:
         if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C while its C++ half starts: pybind11 disguises it
             raise error.__cause__ from None
-        raise EngineError(f"{path}: ONNX Runtime cannot be imported ({error}); pip install onnxruntime") from None
+        raise EngineError(
+            f"{path}: ONNX Runtime cannot be imported ({error}); pip install 'robustscanner[cpu]'"
+        ) from None
     return OnnxSession(path, options)
 
 

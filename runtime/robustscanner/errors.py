@@ -25,3 +25,7 @@ def shown(value: object) -> str:
     """A value read from a file, as a message shows it: as JSON, like in that file, and cut where it is long."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "…"
+
+
+class MissingPackageError(RobustScannerError, ImportError):
+    """A package that this library leaves to its user is not installed."""

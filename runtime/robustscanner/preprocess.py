@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robustscanner.errors import ImageError
+from robustscanner.errors import ImageError, MissingPackageError
 from robustscanner.spec import InputSpec
 
 MAX_PIXELS = 2**26  # 192 MiB decoded: far beyond a word crop of any camera, far below a decompression bomb
@@ -22,7 +22,12 @@ MAX_FILE_MIB = 256
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a bad file is our exception, not OpenCV's line on stderr
 
-import cv2 as cv2  # `sheet` takes it from here, so that the limit holds there too
+try:
+    import cv2 as cv2  # `sheet` takes it from here, so that the limit holds there too
+except ImportError as error:
+    raise MissingPackageError(
+        f"OpenCV cannot be imported ({error}); pip install 'robustscanner[cpu]', or the opencv-python of your choice"
+    ) from None
 
 Image = npt.NDArray[np.uint8]
 

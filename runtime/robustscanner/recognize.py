@@ -42,9 +42,9 @@ _MAX_COUNT = 1024  # of pictures a batch and of threads: more is a typing error
 _CONTROLS = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program; returns its exit status."""
-    options = _parse(arguments)
+def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+    """Runs the program, under the name that its help gives; returns its exit status."""
+    options = _parse(arguments, prog)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s")
     sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     try:
@@ -63,8 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
+        prog=prog,
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
