@@ -8,7 +8,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from robustscanner.engine import DECODER_NAME, ENCODER_NAME
+from robustscanner.engine import DECODER_NAME, ENCODER_NAME, SINGLE_NAME, BatchRange
 from robustscanner.output import replacing
 
 from ..engine.product import Product
@@ -67,15 +67,18 @@ def make(
         EngineError: TensorRT refuses.
     """
     graphs = prepare(source, calibration, library, options)
-    plans = {name: _build(name, graph, calibration, library, options) for name, graph in graphs}
-    for name, file in (("encoder", ENCODER_NAME), ("decoder", DECODER_NAME)):
-        (folder / file).write_bytes(plans[name].data)
-    layers = [layer for plan in plans.values() for layer in plan.layers]
+    plans = {f"{name}.plan": _build(name, graph, calibration, library, options) for name, graph in graphs}
+    if options.builder.batch.min == 1 < options.builder.batch.max:
+        alone = replace(options, builder=replace(options.builder, batch=BatchRange(1, 1, 1)))
+        plans[SINGLE_NAME] = _build("decoder", graphs.decoder, calibration, library, alone)
+    for file, plan in plans.items():
+        (folder / file).write_bytes(plan.data)
+    layers = [layer for file in (ENCODER_NAME, DECODER_NAME) for layer in plans[file].layers]
     if options.save_layers:
         save_layers(options.save_layers, layers, library, "built engine")
     return Product(
         library.backend,
-        files=[ENCODER_NAME, DECODER_NAME],
+        files=list(plans),
         batch=options.builder.batch,
         versions={library.backend: library.version},
         device=_device(library, options.builder),
@@ -191,17 +194,20 @@ def _summary(graphs: Graphs, layers: Sequence[Layer]) -> list[tuple[str, str]]:
 
 def _kernels(plans: dict[str, Plan]) -> list[tuple[str, str]]:
     """Launches are what a small batch costs on a GPU."""
-    counts = {name: len(kernels(plan.layers)) for name, plan in plans.items()}
+    counts = {file: len(kernels(plan.layers)) for file, plan in plans.items()}
     if not all(counts.values()):
         return []
-    text = f"encoder {counts['encoder']}, each step {counts['decoder']}"
-    if extra := len(requantising(plans["encoder"].layers)):
+    text = f"encoder {counts[ENCODER_NAME]}, each step {counts[DECODER_NAME]}"
+    if SINGLE_NAME in counts:
+        text += f" ({counts[SINGLE_NAME]} for one picture)"
+    if extra := len(requantising(plans[ENCODER_NAME].layers)):
         text += f"; {extra} of the encoder's only requantise"
     return [("kernels", text)]
 
 
 def _sizes(source: Source, plans: dict[str, Plan]) -> list[tuple[str, str]]:
-    encoder, decoder = (len(plans[name].data) / 1e6 for name in ("encoder", "decoder"))
+    encoder = len(plans[ENCODER_NAME].data) / 1e6
+    decoder = sum(len(plan.data) for plan in plans.values()) / 1e6 - encoder
     seconds = sum(plan.seconds for plan in plans.values())
     before = source.path.stat().st_size / 1e6
     return [

@@ -25,6 +25,7 @@ class GpuOptions:
 
     device: int = 0  # CUDA's number of the GPU
     buckets: tuple[int, ...] | None = None  # batch sizes to prepare, ascending; None: the powers of two it can take
+    prepared: tuple[int, ...] | None = None  # batch sizes to make ready when opening; None: smallest and largest
     steps_per_launch: int | None = None  # decoding steps queued at once; divides the model's max_length
     lookahead: int | None = None  # 1: queue the next steps before knowing whether they are needed; 0: ask first
     cuda_graphs: bool = True  # replay recorded launches, where cuda.bindings is installed
@@ -37,6 +38,8 @@ class GpuOptions:
             not self.buckets or self.buckets[0] < 1 or list(self.buckets) != sorted(set(self.buckets))
         ):
             raise EngineError(f"buckets are {self.buckets}; give ascending batch sizes, from 1")
+        if self.prepared is not None and (not self.prepared or min(self.prepared) < 1):
+            raise EngineError(f"prepared is {self.prepared}; give batch sizes, from 1")
         if self.steps_per_launch is not None and self.steps_per_launch < 1:
             raise EngineError(f"steps_per_launch is {self.steps_per_launch}; give a number from 1")
         if self.lookahead not in (None, 0, 1):

@@ -1,9 +1,9 @@
-"""One batch size on the GPU: where its tensors lie, and how its work is queued."""
+"""Runs of one size on the GPU: where their tensors lie, and how their work is queued."""
 
 import logging
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -60,65 +60,81 @@ class Layout:
         return self.offsets[name] + self.tensors[name].size_bytes
 
 
+@dataclass(frozen=True, order=True)
+class Size:
+    """Of a run."""
+
+    pictures: int
+    width_px: int  # of their canvases
+
+
 @dataclass(frozen=True)
 class Layouts:
-    """Of one batch size."""
+    """Of one size."""
 
     inputs: Layout
     memory: Layout  # what the encoder gives
-    state: Layout
+    state: Layout  # what a step changes
 
     @classmethod
-    def of(cls, encoder: Plan, decoder: Plan, size: int) -> "Layouts":
-        """For so many pictures."""
-        inputs = Layout.of(_sized(encoder.inputs, size))
+    def of(cls, encoder: Plan, decoder: Plan, size: Size) -> "Layouts":
+        """What is the encoder's and what a step's own is seen from the plans, whatever the model carries along."""
+        inputs = Layout.of({name: _sized(tensor, size) for name, tensor in encoder.inputs.items()})
         memory = Layout.of(encoder.outputs_for(inputs.shapes))
-        return cls(inputs, memory, state_layout(encoder, decoder, size))
+        names = [name for name in decoder.inputs if name not in memory.tensors]
+        names.sort(key=lambda name: _TEXT.index(name) if name in _TEXT else len(_TEXT))
+        state = Layout.of({name: _alike(decoder, name, size, memory) for name in names})
+        return cls(inputs, memory, state)
 
 
-def state_layout(encoder: Plan, decoder: Plan, size: int) -> Layout:
-    """Of what a step changes: what the decoder takes and the encoder does not give."""
-    names = [name for name in decoder.inputs if name not in encoder.outputs]
-    names.sort(key=lambda name: _TEXT.index(name) if name in _TEXT else len(_TEXT))
-    return Layout.of(_sized({name: decoder.inputs[name] for name in names}, size))
+def _sized(tensor: Tensor, size: Size) -> Tensor:
+    """An input of the encoder: the first dimension is the batch, and another open one the canvases' width."""
+    first, *rest = tensor.shape
+    shape = (size.pictures if first == -1 else first, *(size.width_px if axis == -1 else axis for axis in rest))
+    return Tensor(shape, tensor.dtype)
 
 
-def _sized(tensors: Tensors, size: int) -> dict[str, Tensor]:
-    """The batch dimension, the first, is known now."""
-    return {n: Tensor((size, *t.shape[1:]) if t.shape[0] == -1 else t.shape, t.dtype) for n, t in tensors.items()}
+def _alike(decoder: Plan, name: str, size: Size, memory: Layout) -> Tensor:
+    """A tensor of the state: an open dimension is as large as the memory's that is open just as far."""
+    known = {
+        decoder.extent(other, axis): length
+        for other, tensor in memory.tensors.items()
+        for axis, length in enumerate(tensor.shape)
+        if axis and decoder.inputs[other].shape[axis] == -1
+    }
+    tensor = decoder.inputs[name]
+    shape = [size.pictures if axis == 0 and length == -1 else length for axis, length in enumerate(tensor.shape)]
+    for axis, length in enumerate(shape):
+        if length == -1:
+            shape[axis] = known[decoder.extent(name, axis)]
+    return Tensor(tuple(shape), tensor.dtype)
 
 
 class Buffers:
-    """Memory for the largest batch, allocated once; smaller batches use the front of it.
+    """Memory for the largest runs, allocated once; smaller ones use the front of it.
 
-    Where CPU and GPU share their memory (Jetson), what both look at lies in page-locked memory, and nothing is copied.
+    The host reads the text and whether any word still goes on from page-locked memory, which the device writes. Where
+    both share their memory (Jetson), it also reads the pictures there, and they are not copied. All else lies in device
+    memory: what is page-locked is slow for an integrated GPU, which does not cache it.
     """
 
-    def __init__(self, gpu: Gpu, layouts: Layouts, fresh: Mapping[int, Bytes], blocks: int) -> None:
-        self.shared = gpu.integrated
+    def __init__(self, gpu: Gpu, layouts: Sequence[Layouts], fresh: Mapping[Size, Bytes]) -> None:
+        self.inputs_mapped = gpu.integrated
         self.fresh = gpu.filled_memory(fresh)  # a reset is one copy
-        self.memory = gpu.device_memory(layouts.memory.size_bytes)
-        self.states_host: list[Bytes] = []
-        if self.shared:
-            self.inputs_host, self.inputs = gpu.shared_memory(layouts.inputs.size_bytes)
-            slabs = [gpu.shared_memory(layouts.state.size_bytes) for _ in range(2)]
-            self.states_host, self.states = [host for host, _ in slabs], [address for _, address in slabs]
-            flags, self.going = gpu.shared_memory(ALIGNMENT_BYTES)
+        self.memory = gpu.device_memory(max(layout.memory.size_bytes for layout in layouts))
+        self.states = [gpu.device_memory(max(layout.state.size_bytes for layout in layouts)) for _ in range(2)]
+        input_bytes = max(layout.inputs.size_bytes for layout in layouts)
+        if self.inputs_mapped:
+            self.inputs_host, self.inputs = gpu.shared_memory(input_bytes)
         else:
-            self.inputs_host, self.inputs = (
-                gpu.host_memory(layouts.inputs.size_bytes),
-                gpu.device_memory(layouts.inputs.size_bytes),
-            )
-            self.states = [gpu.device_memory(layouts.state.size_bytes) for _ in range(2)]
-            self.text_host = gpu.host_memory(layouts.state.end_of(_TEXT[-1]))
-            flags, self.going = gpu.host_memory(4 * blocks), gpu.device_memory(4)
-        # One for each block; a shared one for all, as it only ever falls: what was 0 stays 0.
-        count = 1 if self.shared else blocks
-        self.flags = [flags[4 * index : 4 * index + 4].view(np.int32) for index in range(count)]
+            self.inputs_host, self.inputs = gpu.host_memory(input_bytes), gpu.device_memory(input_bytes)
+        self.text = gpu.host_memory(max(layout.state.end_of(_TEXT[-1]) for layout in layouts))
+        flag, self.going = gpu.shared_memory(ALIGNMENT_BYTES)
+        self.flag = flag[:4].view(np.int32)  # one for all steps, as it only ever falls: what was 0 stays 0
 
 
 def fresh_state(layout: Layout, spec: ModelSpec) -> Bytes:
-    """A state slab before the first step."""
+    """A state slab before the first step: zeros, but for the text and who goes on."""
     image = np.zeros(layout.size_bytes, np.uint8)
     start = {"tokens": spec.charset.pad_id, "scores": 1, "token": spec.charset.start_id, "running": 1}
     for name, value in start.items():
@@ -165,25 +181,33 @@ class Rig:
     gpu: Gpu
     encoder: Plan
     decoder: Plan
+    single: Plan | None  # a decoder for just one picture
     buffers: Buffers
-    events: list[Any]  # one for each block, and the last for the result
+    events: list[Any]  # one for each block
     tape: Tape
     steps: int  # the most of a word
 
+    def decoder_for(self, size: Size) -> Plan:
+        """The plan of a step."""
+        return self.single if self.single is not None and size.pictures == 1 else self.decoder
+
 
 class Bucket:
-    """One batch size: contexts that are wired once, and recordings of their launches. A `decoding.Machine`."""
+    """One size: contexts that are wired once, and recordings of their launches. A `decoding.Machine`."""
 
-    def __init__(self, rig: Rig, size: int) -> None:
+    def __init__(self, rig: Rig, size: Size) -> None:
         self._rig, self._gpu, self._buffers = rig, rig.gpu, rig.buffers
-        self._layouts = Layouts.of(rig.encoder, rig.decoder, size)
+        decoder = rig.decoder_for(size)
+        self._layouts = Layouts.of(rig.encoder, decoder, size)
         self._fresh = self._buffers.fresh[size]
         self._encoder = rig.encoder.context()
-        self._steps = [rig.decoder.context() for _ in range(2)]  # from one state slab to the other
+        self._steps = [decoder.context() for _ in range(2)]  # from one state slab to the other
         self._launch_encoder, self._launch_steps = self._wire()
         self._steps_per_launch = 1
         self._start_graph: Any = None
+        self._first_graph: Any = None  # start and first block in one
         self._block_graphs: dict[int, Any] = {}  # by the state that the first step reads
+        self._ended = False  # whether the host knows that all words have
 
     def fill(self, images: Images, valid_width: Widths) -> None:
         """Puts pictures into the input slab; rows left over repeat the last picture, and so end when it does."""
@@ -200,47 +224,58 @@ class Bucket:
         for launch in self._launch_steps[: self._rig.steps]:
             launch()
         self._gpu.stream.synchronize()
-        self._start_graph = self._rig.tape.record(self._encoder, self._queue_start)
+        record = self._rig.tape.record
+        self._start_graph = record(self._encoder, self._queue_start)
         parities = {block * steps_per_launch % 2 for block in range(self._rig.steps // steps_per_launch)}
         for parity in sorted(parities):
-            recorded = self._rig.tape.record(self._steps[0], partial(self._queue_steps, parity))
+            recorded = record(self._steps[0], partial(self._queue_block, parity))
             if recorded is None:
                 break
             self._block_graphs[parity] = recorded
+        if self._start_graph is not None and self._block_graphs:
+            self._first_graph = record(self._steps[0], self._queue_first)
 
     def forget(self) -> None:
         """Frees the recordings."""
-        for recorded in (self._start_graph, *self._block_graphs.values()):
+        for recorded in (self._start_graph, self._first_graph, *self._block_graphs.values()):
             if recorded is not None:
                 self._rig.tape.free(recorded)
-        self._start_graph, self._block_graphs = None, {}
+        self._start_graph, self._first_graph, self._block_graphs = None, None, {}
 
     def start(self) -> None:
         """See `decoding.Machine`."""
-        if self._start_graph is None:
-            self._queue_start()
-        else:
+        self._ended = False
+        if self._first_graph is not None:
+            return  # with the first block
+        if self._start_graph is not None:
             self._rig.tape.replay(self._start_graph)
+        else:
+            self._queue_start()
 
     def queue(self, block: int) -> None:
         """See `decoding.Machine`."""
         parity = block * self._steps_per_launch % 2
-        if parity in self._block_graphs:
-            self._rig.tape.replay(self._block_graphs[parity])
+        recorded = self._block_graphs.get(parity)
+        if block == 0 and self._first_graph is not None:
+            recorded = self._first_graph
+        if recorded is None:
+            self._queue_block(parity)
         else:
-            self._queue_steps(parity)
-        self._queue_message(block)
+            self._rig.tape.replay(recorded)
+        self._rig.events[block].record(self._gpu.stream)
 
     def going(self, block: int) -> bool:
         """See `decoding.Machine`."""
         self._rig.events[block].synchronize()
-        return bool(self._buffers.flags[0 if self._buffers.shared else block][0])
+        self._ended = not self._buffers.flag[0]
+        return not self._ended
 
     def fetch(self, blocks: int, tokens: Tokens, scores: Scores) -> None:
-        """Waits for the blocks that were queued, and copies the rows that were asked for."""
-        slab = self._text(blocks * self._steps_per_launch % 2)
+        """Waits for the blocks that were queued, unless all words have ended; copies the rows that were asked for."""
+        if not self._ended:
+            self._rig.events[blocks - 1].synchronize()
         for name, rows in zip(_TEXT, (tokens, scores), strict=True):
-            rows[:] = self._layouts.state.view(slab, name)[: len(rows)]
+            rows[:] = self._layouts.state.view(self._buffers.text, name)[: len(rows)]
 
     def measure(self) -> StepTimes:
         """Times all the steps at once, the median of a few rounds; inputs are in place."""
@@ -251,18 +286,29 @@ class Bucket:
 
     def _measure_once(self) -> tuple[float, float, float]:
         self.start()
+        self.queue(0)
         self._gpu.stream.synchronize()
         began = time.perf_counter()
-        self._queue_message(0)
+        self._rig.events[0].record(self._gpu.stream)
         self.going(0)
         asked = time.perf_counter()
-        self.queue(0)
+        self._replay_steps()
         queued = time.perf_counter()
-        self.going(0)
+        self._gpu.stream.synchronize()
         ended = time.perf_counter()
         wait, launch, run = asked - began, queued - asked, ended - asked
         launches = 1 if self._block_graphs else self._rig.steps
         return max(run - wait, 0) / self._rig.steps * 1e6, launch / launches * 1e6, wait * 1e6
+
+    def _replay_steps(self) -> None:
+        """All the steps, without the encoder."""
+        self._gpu.drv.memcpy_dtod_async(
+            self._buffers.states[0], self._fresh, self._layouts.state.size_bytes, self._gpu.stream
+        )
+        if self._block_graphs:
+            self._rig.tape.replay(self._block_graphs[0])
+        else:
+            self._queue_block(0)
 
     def _wire(self) -> tuple[Launch, list[Launch]]:
         """The encoder's launch and the two of a step."""
@@ -279,28 +325,19 @@ class Bucket:
 
     def _queue_start(self) -> None:
         drv, buffers, inputs = self._gpu.drv, self._buffers, self._layouts.inputs
-        if not buffers.shared:
+        if not buffers.inputs_mapped:
             drv.memcpy_htod_async(buffers.inputs, buffers.inputs_host[: inputs.size_bytes], self._gpu.stream)
         drv.memcpy_dtod_async(buffers.states[0], self._fresh, self._layouts.state.size_bytes, self._gpu.stream)
         self._launch_encoder()
 
-    def _queue_steps(self, parity: int) -> None:
+    def _queue_block(self, parity: int) -> None:
+        """Steps, and the text as it is then: what ended does not change any more, so the host may read on."""
         for index in range(self._steps_per_launch):
             self._launch_steps[(parity + index) % 2]()
+        text = self._buffers.text[: self._layouts.state.end_of(_TEXT[-1])]
+        state = self._buffers.states[(parity + self._steps_per_launch) % 2]
+        self._gpu.drv.memcpy_dtoh_async(text, state, self._gpu.stream)
 
-    def _queue_message(self, block: int) -> None:
-        if not self._buffers.shared:
-            self._gpu.drv.memcpy_dtoh_async(self._buffers.flags[block], self._buffers.going, self._gpu.stream)
-        self._rig.events[block].record(self._gpu.stream)
-
-    def _text(self, parity: int) -> Bytes:
-        """Host memory that holds tokens and scores of a state, once the device is done."""
-        done = self._rig.events[-1]
-        if self._buffers.shared:
-            slab = self._buffers.states_host[parity]
-        else:
-            slab = self._buffers.text_host[: self._layouts.state.end_of(_TEXT[-1])]
-            self._gpu.drv.memcpy_dtoh_async(slab, self._buffers.states[parity], self._gpu.stream)
-        done.record(self._gpu.stream)
-        done.synchronize()
-        return slab
+    def _queue_first(self) -> None:
+        self._queue_start()
+        self._queue_block(0)

@@ -174,9 +174,12 @@ class Recorder:
             raise
         graph = self._call("cuStreamEndCapture", self._stream)
         try:
-            return self._call("cuGraphInstantiate", graph, 0)
+            recorded = self._call("cuGraphInstantiate", graph, 0)
         finally:
             self._call("cuGraphDestroy", graph)
+        with suppress(RecordingError):  # or the first replay does it
+            self._call("cuGraphUpload", recorded, self._stream)
+        return recorded
 
     def replay(self, recorded: Any) -> None:
         """Queues what was recorded."""
@@ -188,7 +191,10 @@ class Recorder:
             self._call("cuGraphExecDestroy", recorded)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        status, *values = getattr(self._cuda, name)(*arguments)
+        try:
+            status, *values = getattr(self._cuda, name)(*arguments)
+        except (AttributeError, RuntimeError) as error:  # older bindings, or a driver that is older than they are
+            raise RecordingError(f"{name}: {first_line(error)}; set GpuOptions(cuda_graphs=False)") from None
         if int(status):
             raise RecordingError(f"{name}: {getattr(status, 'name', status)}; set GpuOptions(cuda_graphs=False)")
         return values[0] if values else None

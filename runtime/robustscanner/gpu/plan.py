@@ -6,7 +6,7 @@ Named-tensor calls only, which every version from 8.5 to 11 has; what differs is
 import importlib.util
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -108,13 +108,13 @@ class Plan:
         self.shares_context = False  # until it turns out so
         self._first: Context | None = None
 
-    def batch_range(self, name: str) -> tuple[int, int]:
-        """The smallest and largest batch it was built for, by one of its inputs."""
-        batch = self.inputs[name].shape[0]
-        if batch > 0:
-            return batch, batch
+    def extent(self, name: str, axis: int = 0) -> tuple[int, int]:
+        """How small and how large a dimension of an input may be; the first is the batch."""
+        length = self.inputs[name].shape[axis]
+        if length > 0:
+            return length, length
         smallest, _, largest = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(name, 0))
-        return smallest[0], largest[0]
+        return smallest[axis], largest[axis]
 
     def use_scratch(self, address: int) -> None:
         """Where contexts compute: one place for all, as they run one after another."""
@@ -236,9 +236,9 @@ class Context:
 
 
 def open_plans(
-    library: Library, gpu: Gpu, paths: tuple[Path, Path], spec: ModelSpec, *, host_code: bool
-) -> tuple[Plan, Plan]:
-    """Encoder and decoder, fit for each other and for the model.
+    library: Library, gpu: Gpu, paths: Sequence[Path], spec: ModelSpec, *, host_code: bool
+) -> tuple[Plan, ...]:
+    """Encoder and one or more decoders, fit for each other and for the model.
 
     Raises:
         EngineError: they are not, or cannot be opened.
@@ -250,10 +250,12 @@ def open_plans(
         raise EngineError(f"{library} does not start: {complaints.take()}; {ON_CPU}") from None
     if host_code:
         runtime.engine_host_code_allowed = True
-    encoder = Plan(library, gpu, runtime, paths[0])
-    decoder = Plan(library, gpu, runtime, paths[1])
-    _check_plans(encoder, decoder, spec)
-    return encoder, decoder
+    plans: list[Plan] = []  # in a loop: the frame of a comprehension would keep the runtime alive after an error
+    for path in paths:
+        plans.append(Plan(library, gpu, runtime, path))
+    for decoder in plans[1:]:
+        _check_plans(plans[0], decoder, spec)
+    return tuple(plans)
 
 
 def _check_plans(encoder: Plan, decoder: Plan, spec: ModelSpec) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from robustscanner.errors import EngineError
-from robustscanner.gpu.bucket import Bucket, Buffers, Layouts, Rig, Tape, fresh_state, state_layout
+from robustscanner.gpu.bucket import Bucket, Buffers, Layouts, Rig, Size, Tape, fresh_state
 from robustscanner.gpu.decoding import (
     Schedule,
     batch_buckets,
@@ -60,8 +60,8 @@ class TensorRTSession:
     Threads may share it: one runs at a time. The GPU's primary context is shared with whoever else uses it.
 
     Args:
-        encoder: a plan that fits this machine (see `engine.check_host`).
-        decoder: the plan of one step.
+        plans: that fit this machine (see `engine.check_host`): the encoder, a step, and if there is one a step for just
+            one picture.
         spec: the model inside.
         backend: "tensorrt" or "tensorrt-rtx".
         options: how to run it.
@@ -70,8 +70,8 @@ class TensorRTSession:
         EngineError: no GPU, a missing library, plans that cannot be opened or are none of ours, too little memory.
     """
 
-    def __init__(self, encoder: Path, decoder: Path, spec: ModelSpec, *, backend: str, options: SessionOptions) -> None:
-        self.path = encoder.parent
+    def __init__(self, plans: Sequence[Path], spec: ModelSpec, *, backend: str, options: SessionOptions) -> None:
+        self.path = plans[0].parent
         self.spec = spec
         self._lock = threading.RLock()
         self._device = options.gpu.device
@@ -84,7 +84,7 @@ class TensorRTSession:
         self._finalize = weakref.finalize(self, self._gpu.close)
         try:
             with self._explained(), self._gpu.current():
-                self._worker = _Worker(library, self._gpu, (encoder, decoder), spec, options.gpu)
+                self._worker = _Worker(library, self._gpu, plans, spec, options.gpu)
         except BaseException:
             self._finalize()
             raise
@@ -158,40 +158,47 @@ def host_facts(backend: str, device: int = 0) -> HostFacts:
 class _Worker:
     """What lies on the GPU: plans, buffers, and the buckets that were needed so far."""
 
-    def __init__(
-        self, library: Library, gpu: Gpu, plans: tuple[Path, Path], spec: ModelSpec, options: GpuOptions
-    ) -> None:
+    def __init__(self, library: Library, gpu: Gpu, plans: Sequence[Path], spec: ModelSpec, options: GpuOptions) -> None:
         self._spec, self._steps = spec, spec.network.max_length
         _check_steps(options, self._steps)
-        encoder, decoder = open_plans(library, gpu, plans, spec, host_code=options.host_code)
+        encoder, decoder, *single = open_plans(library, gpu, plans, spec, host_code=options.host_code)
         self.buckets = _choose_buckets(encoder, decoder, options)
-        self._rig = _make_rig(gpu, encoder, decoder, self.buckets, spec, cuda_graphs=options.cuda_graphs)
-        self._prepared: dict[int, Bucket] = {}
+        sizes = [Size(pictures, width) for width in canvas_widths(spec) for pictures in self.buckets]
+        self._rig = _make_rig(gpu, (encoder, decoder, *single), sizes, spec, cuda_graphs=options.cuda_graphs)
+        self._prepared: dict[Size, Bucket] = {}
         gpu.own(self._close)
         self.schedule = self._choose_schedule(options)
+        for pictures in options.prepared or (self.buckets[0], self.buckets[-1]):
+            self._blank_bucket(pictures)
 
     def read(self, images: Images, valid_width: Widths, tokens: Tokens, scores: Scores) -> None:
         """Reads at most the largest bucket's pictures into the rows given."""
-        size = bucket_for(len(images), self.buckets)
-        bucket = self._prepared.get(size) or self._prepare(size, images, valid_width)
+        bucket = self._bucket(Size(bucket_for(len(images), self.buckets), images.shape[2]), images, valid_width)
         bucket.fill(images, valid_width)
         blocks = decode(bucket, self._steps // self.schedule.steps_per_launch, lookahead=self.schedule.lookahead)
         bucket.fetch(blocks, tokens, scores)
 
-    def _prepare(self, size: int, images: Images, valid_width: Widths) -> Bucket:
+    def _bucket(self, size: Size, images: Images, valid_width: Widths) -> Bucket:
+        if size in self._prepared:
+            return self._prepared[size]
         bucket = Bucket(self._rig, size)
         bucket.fill(images, valid_width)
         self._prepared[size] = bucket  # even if the next line fails: then without recordings
         bucket.prepare(self.schedule.steps_per_launch)
         return bucket
 
+    def _blank_bucket(self, pictures: int) -> None:
+        """Makes ready for so many pictures, of the usual width, before there are any."""
+        width = canvas_widths(self._spec)[-1]
+        self._bucket(Size(bucket_for(pictures, self.buckets), width), *_blank(self._spec, width))
+
     def _choose_schedule(self, options: GpuOptions) -> Schedule:
         """Measures the smallest batch, where waiting weighs most, unless all is decided."""
         if options.steps_per_launch is not None and options.lookahead is not None:
             return Schedule(options.steps_per_launch, options.lookahead)
-        size = self._spec.input
-        bucket = self._prepared[self.buckets[0]] = Bucket(self._rig, self.buckets[0])
-        bucket.fill(np.zeros((1, size.height_px, size.width_px, 3), np.uint8), np.array([size.width_px], np.int32))
+        size = Size(self.buckets[0], canvas_widths(self._spec)[-1])
+        bucket = self._prepared[size] = Bucket(self._rig, size)
+        bucket.fill(*_blank(self._spec, size.width_px))
         times = bucket.measure()
         schedule = choose_schedule(
             times, self._steps, steps_per_launch=options.steps_per_launch, lookahead=options.lookahead
@@ -206,22 +213,32 @@ class _Worker:
         self._prepared.clear()
 
 
-def _make_rig(
-    gpu: Gpu, encoder: Plan, decoder: Plan, buckets: Sequence[int], spec: ModelSpec, *, cuda_graphs: bool
-) -> Rig:
+def canvas_widths(spec: ModelSpec) -> tuple[int, ...]:
+    """Widths in pixels that canvases may have, ascending."""
+    return (spec.input.width_px,)
+
+
+def _blank(spec: ModelSpec, width_px: int) -> tuple[Images, Widths]:
+    """One black picture."""
+    return np.zeros((1, spec.input.height_px, width_px, 3), np.uint8), np.array([width_px], np.int32)
+
+
+def _make_rig(gpu: Gpu, plans: Sequence[Plan], sizes: Sequence[Size], spec: ModelSpec, *, cuda_graphs: bool) -> Rig:
     """Takes all the memory that the session will ever need, but for what TensorRT's contexts take themselves."""
-    scratch = gpu.device_memory(max(encoder.scratch_bytes, decoder.scratch_bytes))
-    for plan in (encoder, decoder):
+    scratch = gpu.device_memory(max(plan.scratch_bytes for plan in plans))
+    for plan in plans:
         plan.use_scratch(scratch)
-    fresh = {size: fresh_state(state_layout(encoder, decoder, size), spec) for size in buckets}
-    steps = spec.network.max_length
-    buffers = Buffers(gpu, Layouts.of(encoder, decoder, buckets[-1]), fresh, steps)
+    encoder, decoder, *single = plans
+    layouts = {size: Layouts.of(encoder, decoder, size) for size in sizes}
+    fresh = {size: fresh_state(layout.state, spec) for size, layout in layouts.items()}
+    buffers = Buffers(gpu, list(layouts.values()), fresh)
     tape = Tape(Recorder.open(gpu.stream) if cuda_graphs else None, gpu.drv.Error)
-    return Rig(gpu, encoder, decoder, buffers, gpu.events(steps + 1), tape, steps)
+    steps = spec.network.max_length
+    return Rig(gpu, encoder, decoder, single[0] if single else None, buffers, gpu.events(steps), tape, steps)
 
 
 def _choose_buckets(encoder: Plan, decoder: Plan, options: GpuOptions) -> tuple[int, ...]:
-    ranges = [encoder.batch_range("images"), decoder.batch_range("token")]
+    ranges = [encoder.extent("images"), decoder.extent("token")]
     smallest, largest = max(low for low, _ in ranges), min(high for _, high in ranges)
     if smallest > largest:
         raise EngineError(f"encoder and decoder share no batch size; {REBUILD}")
@@ -238,7 +255,9 @@ def _check_steps(options: GpuOptions, steps: int) -> None:
 
 
 def _check_input(path: Path, spec: ModelSpec, images: Images, valid_width: Widths) -> None:
-    shape = (len(images), spec.input.height_px, spec.input.width_px, 3)
+    widths = canvas_widths(spec)
+    width = images.shape[2] if images.ndim == 4 and images.shape[2] in widths else widths[-1]
+    shape = (len(images), spec.input.height_px, width, 3)
     for array, wanted, kind in ((images, shape, np.uint8), (valid_width, shape[:1], np.int32)):
         if array.shape != wanted or array.dtype != kind:
             found = f"{array.dtype} {list(array.shape)}"

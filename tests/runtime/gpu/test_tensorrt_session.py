@@ -15,6 +15,7 @@ from fake_gpu import FakeGpu, installed, plan
 
 from convert.graph.split import split
 from robustscanner.errors import EngineError
+from robustscanner.gpu.bucket import Size
 from robustscanner.gpu.decoding import batch_buckets
 from robustscanner.gpu.tensorrt_session import TensorRTSession, host_facts
 from robustscanner.onnx_session import OnnxSession
@@ -25,7 +26,7 @@ from tests.cuda_driver.driver import ILLEGAL_ADDRESS, OUT_OF_MEMORY
 ROOT = Path(__file__).parents[3]
 TINY = ROOT / "tests" / "tiny" / "tiny.onnx"
 APIS = sorted((ROOT / "tests" / "tensorrt_api").glob("*.json"))
-FIXED = GpuOptions(steps_per_launch=2, lookahead=0)  # nothing to measure
+FIXED = GpuOptions(prepared=(1,), steps_per_launch=2, lookahead=0)  # nothing to measure
 LARGEST = 5
 
 Pictures = tuple[np.ndarray, np.ndarray]
@@ -61,7 +62,7 @@ Open = Callable[..., TensorRTSession]
 def open_(bundle: Path, spec: ModelSpec) -> Open:
     def open_session(gpu: GpuOptions = FIXED, backend: str = "tensorrt") -> TensorRTSession:
         paths = bundle / "encoder.plan", bundle / "decoder.plan"
-        return TensorRTSession(*paths, spec, backend=backend, options=SessionOptions(threads=1, gpu=gpu))
+        return TensorRTSession(paths, spec, backend=backend, options=SessionOptions(threads=1, gpu=gpu))
 
     return open_session
 
@@ -109,12 +110,68 @@ def test_schedule_is_chosen_by_measuring(open_: Open, reference: OnnxSession, in
             assert_same(session, reference, pictures(count))
 
 
-def test_integrated_gpu_copies_nothing(open_: Open, reference: OnnxSession) -> None:
-    with installed(FakeGpu(integrated=True)) as gpu, open_() as session:
+@pytest.mark.parametrize("integrated", [False, True])
+def test_integrated_gpu_reads_pictures_where_they_are(open_: Open, reference: OnnxSession, integrated: bool) -> None:
+    with installed(FakeGpu(integrated=integrated)) as gpu, open_() as session:
         for count in range(1, LARGEST + 1):
             assert_same(session, reference, pictures(count))
-        assert gpu.calls["cuMemcpyHtoDAsync"] == gpu.calls["cuMemcpyDtoHAsync"] == 0
-        assert gpu.left()["page-locked allocations"] == 4  # input, two states, flag
+        assert bool(gpu.calls["cuMemcpyHtoDAsync"]) != integrated
+        assert gpu.left()["page-locked allocations"] == 3  # pictures, text, flag
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_driver_calls_of_a_word(open_: Open, reference: OnnxSession, integrated: bool, cuda_graphs: bool) -> None:
+    """Everything is in the recordings but their launch, a mark behind each, and the wait for it."""
+    given, needed = short_words(reference)
+    options = GpuOptions(steps_per_launch=2, lookahead=1, cuda_graphs=cuda_graphs)
+    with installed(FakeGpu(integrated=integrated)) as gpu, open_(options) as session:
+        session.run(*given)
+        before = gpu.calls
+        session.run(*given)
+        calls = gpu.calls - before
+    waits = -(-needed // 2)
+    blocks = waits + 1
+    copies = {"cuMemcpyDtoDAsync": 1, "cuMemcpyDtoHAsync": blocks} | ({} if integrated else {"cuMemcpyHtoDAsync": 1})
+    expected = {"cuGraphLaunch": blocks} if cuda_graphs else {"execute_async_v3": 1 + 2 * blocks, **copies}
+    expected |= {"cuEventRecord": blocks, "cuEventSynchronize": waits, "cuCtxPushCurrent": 1, "cuCtxPopCurrent": 1}
+    assert {name: count for name, count in calls.items() if " " not in name} == expected
+    print(f"integrated {integrated}, graphs {cuda_graphs}, {needed} steps: {expected}")
+
+
+@pytest.mark.parametrize("missing", ["cuGraphInstantiate", "cuGraphUpload", "cuStreamBeginCapture"])
+def test_functions_that_an_old_driver_lacks(
+    open_: Open, reference: OnnxSession, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*arguments: object) -> None:
+        raise RuntimeError(f'Function "{missing}" not found')  # as cuda-bindings says it
+
+    with installed(FakeGpu()) as gpu:
+        monkeypatch.setattr(__import__("cuda.bindings.driver", fromlist=["driver"]), missing, absent)
+        with open_() as session:
+            assert_same(session, reference, pictures(3))
+            assert bool(gpu.calls["cuGraphLaunch"]) == (missing == "cuGraphUpload")
+
+
+def test_batches_are_made_ready_when_it_is_opened(open_: Open) -> None:
+    with installed(FakeGpu()) as gpu, open_(GpuOptions(steps_per_launch=2, lookahead=0)) as session:
+        contexts = gpu.calls["create_execution_context"]
+        for count in (1, LARGEST):
+            session.run(*pictures(count))
+        assert gpu.calls["create_execution_context"] == contexts
+
+
+def test_one_picture_has_a_step_of_its_own(
+    bundle: Path, spec: ModelSpec, halves: tuple[onnx.ModelProto, onnx.ModelProto], reference: OnnxSession
+) -> None:
+    paths = [bundle / name for name in ("encoder.plan", "decoder.plan", "decoder-1.plan")]
+    paths[2].write_bytes(plan(halves[1], largest=1))
+    (bundle / "decoder.plan").write_bytes(plan(halves[1], smallest=1, largest=LARGEST))
+    options = SessionOptions(threads=1, gpu=FIXED)
+    with installed(FakeGpu()), TensorRTSession(paths, spec, backend="tensorrt", options=options) as session:
+        assert len(session._worker._rig.decoder_for(Size(1, 160)).name) > len("decoder.plan")
+        for count in (1, 3, 1, 6):
+            assert_same(session, reference, pictures(count))
 
 
 def test_no_pictures(open_: Open) -> None:
@@ -409,6 +466,7 @@ def test_options_that_do_not_fit(open_: Open, options: GpuOptions, says: str) ->
         ({"buckets": (0, 2)}, "ascending batch sizes"),
         ({"steps_per_launch": 0}, "steps_per_launch is 0"),
         ({"lookahead": 2}, "lookahead is 2; give 0 or 1"),
+        ({"prepared": ()}, "prepared is"),
     ],
 )
 def test_options_that_make_no_sense(values: dict[str, Any], says: str) -> None:
