@@ -16,9 +16,11 @@ def engine_parser(what: str | None, epilog: str) -> argparse.ArgumentParser:
         description=what, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("engines", type=Path, nargs="+", metavar="ENGINE", help="NAME.engine or NAME.onnx")
-    parser.add_argument("--threads", type=count, metavar="N", help="for each contestant (default: all cores)")
+    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads of each engine (default: all cores)")
     parser.add_argument(
-        "--allow-host-code", action="store_true", help="of version-compatible TensorRT engines: only if you trust them"
+        "--allow-host-code",
+        action="store_true",
+        help="run the code that version-compatible TensorRT engines carry: only if you trust it",
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write the figures there")
     return parser
@@ -26,8 +28,10 @@ def engine_parser(what: str | None, epilog: str) -> argparse.ArgumentParser:
 
 def add_sets(parser: argparse.ArgumentParser) -> None:
     """Labelled words to read."""
-    parser.add_argument("--data", type=Path, nargs="+", default=[CALIB_DATA], metavar="DIR", help="with labels.tsv")
-    parser.add_argument("--words", type=count, metavar="N", help="of each set, drawn evenly (default: all)")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", default=[CALIB_DATA], metavar="DIR", help="folders with labels.tsv"
+    )
+    parser.add_argument("--words", type=count, metavar="N", help="words of each set, spread evenly (default: all)")
 
 
 def count(text: str) -> int:

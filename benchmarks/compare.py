@@ -25,7 +25,7 @@ EPILOG = """examples:
 
 ppocrv6, ppocrv4: the recognisers of the rapidocr wheels. openvino: our FP32 graph in Intel's runtime.
 eager: the shipped weights in PyTorch, decoded as PaddleOCR's Python code does, all steps, the text run again in each.
-It is slow, and reads only so many words of each set as its row says.
+It is slow and reads only a part of each set; its row says how many words.
 Peers come with pip install -e '.[bench,peers]'. One that is missing is left out and named, unless --peer asks for it.
 """
 
@@ -44,7 +44,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--timed-words", type=count, default=32, metavar="N", help="crops of a timed round (default: %(default)s)"
     )
     parser.add_argument("--rounds", type=count, default=12, metavar="N", help="timed rounds (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=60, metavar="S", help="begin no further round then")
+    parser.add_argument("--seconds", type=float, default=60, metavar="S", help="start no new round after so long")
     return parser.parse_args(arguments)
 
 

@@ -11,12 +11,12 @@ from robustscanner.preprocess import load_image
 
 
 def draw_crops(folder: Path, count: int | None = None) -> list[LabelledCrop]:
-    """All crops of a folder, or so many of them from begin to end, the same each time; raises as `read_labels`."""
+    """All crops of a folder, or `count` of them spread evenly, the same each time; raises as `read_labels`."""
     return thin(read_labels(folder), count)
 
 
 def thin(crops: Sequence[LabelledCrop], count: int | None) -> list[LabelledCrop]:
-    """So many, evenly from begin to end; all where there are fewer, or no count."""
+    """`count` of them, spread evenly from first to last; all if there are fewer, or without a count."""
     count = len(crops) if count is None else min(count, len(crops))
     return [crops[index * len(crops) // count] for index in range(count)]
 

@@ -1,4 +1,4 @@
-"""The same weights decoded as PaddleOCR's Python code does: each step runs the whole text again, and none is spared."""
+"""The same weights decoded as PaddleOCR's Python code does: each step runs the whole text again, and all steps run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def open_eager(checkpoint: Path, threads: int) -> Callable[[Any, Any], tuple[Any
 
 @torch.inference_mode()
 def decode(model: RobustScanner, images: Tensor, valid_width: Tensor) -> tuple[Tensor, Tensor]:
-    """T times: LSTM and attention over all T places of the text, of which only the newest is looked at."""
+    """T steps, each with LSTM and attention over all T places of the text; only the newest place is used."""
     decoder, steps = model.decoder, model.spec.network.max_length
     memory = model.remember(model.features(images), valid_width, steps)
     said = torch.full((len(images), steps + 1), model.spec.charset.start_id, dtype=torch.long)

@@ -35,11 +35,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--batches", type=counts, default=[1, 8, 32], metavar="N,…", help="default: 1,8,32")
     parser.add_argument("--rounds", type=count, default=12, metavar="N", help="timed rounds (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=30, metavar="S", help="begin no further round then (default: %(default)s)"
+        "--seconds", type=float, default=30, metavar="S", help="start no new round after so long (default: %(default)s)"
     )
     parser.add_argument("--spinning", action="store_true", help="threads wait busily, as serving does; for one engine")
     parser.add_argument("--concurrency", type=counts, default=[], metavar="N,…", help="callers that share an engine")
-    parser.add_argument("--soak", type=float, metavar="MIN", help="also read on and on with each engine")
+    parser.add_argument("--soak", type=float, metavar="MIN", help="also read for so long with each engine")
     return parser.parse_args(arguments)
 
 
@@ -160,7 +160,7 @@ def _rooflines(
 def _concurrency(
     arguments: argparse.Namespace, pictures: Sequence[bytes], options: "SessionOptions"
 ) -> dict[str, dict[str, Any]]:
-    """Callers share the cores: so many threads in each call that all of them together are as many as asked for."""
+    """Callers share the threads that were asked for: each call gets an equal part of them."""
     from dataclasses import replace
 
     from benchmarks.load import call_at_once

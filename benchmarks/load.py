@@ -17,7 +17,7 @@ Row = dict[str, object]
 
 
 def call_at_once(reader: Reader, pictures: Sequence[bytes], *, callers: int, seconds: float) -> dict[str, float]:
-    """So many threads share one reader, each with one word at a time: words a second, and what one word takes."""
+    """`callers` threads share one reader, each with one word at a time: words a second, and the time of a word."""
     times: list[list[float]] = [[] for _ in range(callers)]
     end = time.perf_counter() + seconds
 

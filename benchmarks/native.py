@@ -42,9 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = engine_parser(__doc__, EPILOG)
     add_sets(parser)
     parser.set_defaults(words=32)
-    parser.add_argument("--builds", type=Path, default=BUILDS, metavar="DIR", help="with release/ and pixels/ of CMake")
+    parser.add_argument(
+        "--builds", type=Path, default=BUILDS, metavar="DIR", help="folder with release/ and pixels/, built with CMake"
+    )
     parser.add_argument("--rounds", type=count, default=12, metavar="N", help="timed rounds (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=60, metavar="S", help="begin no further round then")
+    parser.add_argument("--seconds", type=float, default=60, metavar="S", help="start no new round after so long")
     parsed = parser.parse_args(arguments)
     return exit_status(lambda: measure(parsed))
 

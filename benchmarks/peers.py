@@ -31,11 +31,11 @@ class Peer:
 
     title: str
     wheel: str  # that it needs
-    open: Callable[[int], Reader]  # with so many threads
+    open: Callable[[int], Reader]  # with a number of threads
 
 
 def open_peer(name: str, threads: int) -> Reader:
-    """One of PEERS, with so many threads.
+    """One of PEERS, with `threads` threads.
 
     Raises:
         PeerError: its wheel is not installed, or does not run here.

@@ -7,7 +7,7 @@ _Z95 = 1.959964  # standard deviations on either side that hold 95 % of a normal
 
 
 def wilson_interval(correct: int, words: int) -> tuple[float, float]:
-    """Where the true rate lies, 95 times of 100; unlike the textbook's plus-minus it holds near 0 and 1.
+    """The 95 % interval of a rate. Unlike the textbook's plus-minus it also holds near 0 and 1.
 
     Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, 1927.
     """
@@ -20,9 +20,10 @@ def wilson_interval(correct: int, words: int) -> tuple[float, float]:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """How likely so uneven a split of the words that one reader alone has right is, were both equally good.
+    """McNemar's exact, two-sided test: were both readers equally good, how likely is a split at least this uneven?
 
-    The exact, two-sided test: 1 says nothing, below 0.05 most people believe it.
+    The split is that of the words that only one of the two has right. Near 1 there is no sign of a difference; below
+    0.05 is commonly taken for one.
     Source: Q. McNemar, Note on the sampling error of the difference between correlated proportions, 1947.
     """
     split = only_first + only_second

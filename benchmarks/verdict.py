@@ -9,7 +9,7 @@ from robustscanner.metrics import normalise, score_words
 
 @dataclass(frozen=True)
 class Verdict:
-    """Readings held against labels by the usual protocol; labels without [0-9a-z] do not count."""
+    """Readings compared with labels by the usual protocol; labels without [0-9a-z] do not count."""
 
     readings: Sequence[str]
     labels: Sequence[str]

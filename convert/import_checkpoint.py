@@ -81,7 +81,12 @@ def _parse(arguments: Sequence[str] | None) -> ImportOptions:
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help=".pdparams, .tar, .pth or .safetensors")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="NAME.safetensors")
-    parser.add_argument("--from", dest="project", choices=PROJECTS, help="refuse any other (default: by its names)")
+    parser.add_argument(
+        "--from",
+        dest="project",
+        choices=PROJECTS,
+        help="refuse others (default: found out by the names of the weights)",
+    )
     parser.add_argument("--dict", dest="dictionary", type=Path, metavar="FILE", help="UTF-8, one character a line")
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing file")
     parser.add_argument("-v", "--verbose", action="store_true", help="list what became of each array")

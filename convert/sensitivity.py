@@ -24,9 +24,9 @@ EPILOG = """examples:
   python convert/sensitivity.py -o edge-layers.json --plot edge-layers.svg        the shipped model
   python convert/sensitivity.py r31.onnx --crops 64 --max-drop 0.3 --calib-data crops/ -o r31-layers.json
 
-Damage is told by accuracy, by words that still read alike, and by divergence: how far the probabilities of each
-character move (Kullback-Leibler, nats), which sees what a few hundred words cannot, and tells even where FP32 reads no
-word right. All convolutions take part, those that quantize.py spares by default as well.
+Damage is shown three ways: accuracy, words that still read the same, and divergence. Divergence is how far the
+probabilities of each character move (Kullback-Leibler, nats). It shows what a few hundred words cannot, and works even
+where FP32 reads no word right. All convolutions are tried, also those that quantize.py keeps in float by default.
 """
 
 Row = dict[str, Any]  # JSON-ready
@@ -39,11 +39,26 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("model", nargs="?", type=Path, metavar="MODEL", help="NAME.onnx or checkpoint")
     parser.add_argument("--calib-data", type=Path, default=CALIB_DATA, metavar="DIR", help="folder with labels.tsv")
-    parser.add_argument("--calib-images", type=int, default=512, metavar="N", help="for ranges (default: %(default)s)")
-    parser.add_argument("--crops", type=int, default=128, metavar="N", help="to read each time (default: %(default)s)")
-    parser.add_argument("--calib-method", choices=METHODS, default="max", help="for the layers (default: %(default)s)")
-    parser.add_argument("--max-drop", type=float, default=0.3, metavar="POINTS", help="to find layers for")
-    parser.add_argument("--for-tensorrt", action="store_true", help="8 bits where TensorRT has them")
+    parser.add_argument(
+        "--calib-images", type=int, default=512, metavar="N", help="crops for ranges (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--crops", type=int, default=128, metavar="N", help="crops to read each time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--calib-method",
+        choices=METHODS,
+        default="max",
+        help="how ranges are chosen for single layers (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        default=0.3,
+        metavar="POINTS",
+        help="find the fewest layers that keep the loss below it",
+    )
+    parser.add_argument("--for-tensorrt", action="store_true", help="quantise as for TensorRT")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the table; needs matplotlib")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write the figures there")
     return parser.parse_args(arguments)

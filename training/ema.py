@@ -23,7 +23,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Takes in the weights after step `step`; early steps weigh more, else the average began with noise."""
+        """Takes in the weights after step `step`; early steps weigh more, or the average would begin with noise."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, tensor in self._module.state_dict().items():
             if tensor.is_floating_point():

@@ -18,7 +18,7 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
 
     def state(self, step: int) -> Path:
-        """Where the state after so many steps goes."""
+        """Where the state after `step` steps goes."""
         return self.path / f"step-{step:08d}.safetensors"
 
     def states(self) -> list[Path]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..quantize import QuantizeOptions
     from .trial import Trial, Trials
 
-RANKING_CROPS = 64  # enough to tell a harmful layer from a harmless one; whether it fits is seen on all crops
+RANKING_CROPS = 64  # enough to rank layers; whether an engine passes is decided on all crops
 
 _TOLERANCE = 1e-9  # 0.3 points of 1000 words are 3 words, whatever binary fractions make of it
 
@@ -77,7 +77,7 @@ def drop_points(accuracy: "EngineAccuracy") -> float:
 def rank_layers(alone: "dict[str, Trial]") -> list[str]:
     """The most harmful first, by what each does when it is the only one in 8 bits.
 
-    Divergence ranks: it sees every character, where accuracy of a few hundred words sees only those that flip.
+    Ranked by divergence, which looks at every character. Accuracy on a few hundred words only sees words that change.
     """
     return sorted(alone, key=lambda layer: -alone[layer].divergence)
 

@@ -48,8 +48,8 @@ class _Word:
 class Trials:
     """One float model, the crops its ranges come from, and the crops it is tried on.
 
-    Runs on the CPU whatever the engine is for: with Q/DQ nodes as ONNX Runtime has them, or as TensorRT has them, in
-    float types otherwise. Ranges are measured once.
+    Everything runs on the CPU, with the Q/DQ nodes of the backend that the engine is for. What stays unquantised is
+    computed in float32. Ranges are measured once.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Trials:
         for_tensorrt: bool = False,
         reference: ModelProto | None = None,
     ) -> None:
-        """Takes the model to quantise, and as `reference` the one to hold it against where that is another graph."""
+        """Takes the model to quantise, and as `reference` the one to compare it with, if that is another graph."""
         self._reference = reference or model
         self._model, self._spec, self._charset = model, spec, Charset(spec.charset)
         self._calibration, self._crops, self._options, self._for_tensorrt = calibration, crops, options, for_tensorrt

@@ -46,7 +46,7 @@ def make(source: Source, calibration: CalibrationSet, options: QuantizeOptions |
 
 
 def _quantize(source: Source, calibration: CalibrationSet, options: QuantizeOptions) -> Quantized:
-    """Whoever says what to exclude gets just that; others more in 8 bits than Q/DQ nodes around convolutions bring."""
+    """With patterns of the user, just these stay float; by default, more than convolutions is computed in 8 bits."""
     model = for_cpu(source.model, source.spec)
     is_default = tuple(options.exclude) == DEFAULT_EXCLUDE
     if is_default and options.method != "qat":  # which knows ranges of the backbone only

@@ -1,7 +1,7 @@
-"""The graph as ONNX Runtime's CPU kernels like it: the same arithmetic, or nearly, in fewer and cheaper nodes.
+"""The graph for ONNX Runtime on a CPU: nearly the same arithmetic as the exported one, in fewer and cheaper nodes.
 
-Exported, the graph follows the PyTorch model, and TensorRT wants it so. Here it takes no detour through layouts, does
-not compute columns that no word reaches, and leaves to the end of the decoding loop what does not feed the next step.
+The exported graph follows the PyTorch model, as TensorRT wants it. This one does not turn layouts back and forth, does
+not compute columns that no word reaches, and moves out of the decoding loop what the next step does not need.
 """
 
 from dataclasses import dataclass
@@ -40,10 +40,10 @@ trim (uint8[N, A, B, 3] images, int32[N] valid_width) => (uint8[N, A, E, 3] trim
 }
 """
 
-# From the backbone's feature map to what the decoder reads. Positions are in rows throughout. The mixer's second layer
-# is linear and its output meets nothing but constant queries, so the queries are multiplied into its weights: scores
-# instead of keys, T channels instead of D. What softmax leaves below 1e-20 becomes zero, as products with it would be
-# denormal, which costs a CPU ten times the time of a number.
+# From the backbone's feature map to what the decoder reads; positions are rows of every matrix. The mixer's second
+# layer is linear, and its output is only multiplied by constant queries. So the queries are multiplied into its
+# weights: it gives scores (T channels) instead of keys (D channels). Probabilities below 1e-20 become zero: products
+# with them would be denormal numbers, which take a CPU ten times as long.
 _TAIL = """
 tail (float[N, C, H, W] feature_map, int32[N] valid_width, int32[1, W] centres)
   => (float[N, P, C] features, float[N, D, P] keys, float[N, 1, P] mask, float[N, T, F] position) {

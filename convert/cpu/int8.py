@@ -1,7 +1,7 @@
-"""What Q/DQ nodes around convolutions leave to gain on a CPU: pixels that are bytes already, and the rows' LSTM.
+"""More 8 bits for the CPU than Q/DQ nodes around convolutions give: the first convolution, and the rows' LSTM.
 
-The first convolution reads the picture's own bytes, so that nothing makes a float picture or turns its layout. LSTMs
-get int8 weights; ONNX Runtime rounds what they read and their own state in each step, as their values happen to lie.
+The first convolution reads the picture's own bytes: no float copy of the picture is made, and its layout is not turned.
+LSTMs get int8 weights. ONNX Runtime rounds their inputs and states itself, with a new range in every step.
 """
 
 from collections.abc import Mapping
@@ -74,9 +74,10 @@ class _Writer:
         return nodes[3].output[0], mean, scale
 
     def _first_convolution(self, conv: NodeProto, pixels: str, mean: np.float64, scale: np.float64) -> list[NodeProto]:
-        """Bytes have a whole number for their zero, so what it lacks to the mean goes into the bias.
+        """The convolution, reading bytes whose zero point stands for the mean grey level.
 
-        Beside the picture, where padding is zero, that is not due: the outermost rows err by half a grey level.
+        A zero point is a whole number, the mean (127.5) is not: the difference goes into the bias. At the edges of the
+        picture, padding has no such difference, so the outermost rows are wrong by half a grey level.
         """
         weight, bias = (self._constants[name].astype(np.float64) for name in conv.input[1:3])  # (C out, 3, K, K)
         zero, step = np.rint(mean), np.float32(1 / scale)

@@ -1,4 +1,4 @@
-"""How PaddleOCR, MMOCR and OpenOCR name, lay out and number what we have, too."""
+"""How PaddleOCR, MMOCR and OpenOCR name, lay out and number the parts of a RobustScanner."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,8 +17,8 @@ from .safe_pickle import Weight
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Where checkpoints keep the weights that their own project loads; copies of an EMA only where there are no others,
-# as MMEngine stores the averaged weights as `state_dict` and the raw ones as `ema_state_dict`.
+# Keys under which checkpoints keep the weights that their own project loads. Those of an EMA come last: MMEngine, for
+# one, stores the averaged weights as `state_dict` and the raw ones as `ema_state_dict`.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "ema_state_dict", "state_dict_ema", "model_ema", "ema")
 _PARALLEL = ("module.", "_layers.", "model.")  # DataParallel and EMA of PyTorch, DataParallel of Paddle, Lightning
 _CELL = re.compile(r"\.(\d)\.cell\.(weight|bias)_(ih|hh)$")  # Paddle's second name of each LSTM tensor
@@ -70,8 +70,8 @@ class Layout:
 def _ids_of_paddleocr(characters: Sequence[str]) -> CharsetSpec:
     """MMOCR 0.x has the same.
 
-    PaddleOCR's `start_idx` and `padding_idx` do not follow its dictionary where users leave them as they are; its
-    label encoder, which the weights have learnt from, does.
+    PaddleOCR's settings `start_idx` and `padding_idx` are wrong for other dictionaries unless a user changes them. Its
+    label encoder is always right, and the weights have learnt from that.
     """
     n = len(characters)
     return CharsetSpec((*characters, "<UKN>", "<BOS/EOS>", "<PAD>"), n + 1, n + 1, n + 2, n, class_count=n + 2)

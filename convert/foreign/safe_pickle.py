@@ -159,7 +159,7 @@ class _Bystander(_StandIn):
 
 
 class _Getattr(_StandIn):
-    """Some bystanders list their own methods; that, and only that, is looked past."""
+    """Some objects beside the weights look up their own methods; that is ignored, any other `getattr` refused."""
 
     def __init__(self, owner: object, name: str) -> None:
         if owner is not _Bystander:

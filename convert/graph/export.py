@@ -143,9 +143,9 @@ def _trace_encoder(encoder: _Encoder) -> onnx.ModelProto:
     return onnx.load_from_string(file.getvalue())
 
 
-# The state begins at zero, the text with the start token; buffers of [N, T] are carried because TensorRT 8 to 11 and
-# ONNX Runtime all take them, which is not true of scan outputs with an early exit. What a row still says after its
-# end, while others go on, is overwritten once, after the loop.
+# The state begins at zero, the text with the start token. The loop carries buffers of [N, T]: scan outputs would be
+# shorter, but not every one of TensorRT 8 to 11 and ONNX Runtime can leave a loop early with them. A row that has ended
+# goes on writing while others are read; that is overwritten once, after the loop.
 _AROUND_THE_LOOP = """
 around () => (int32[batch, T] tokens, float[batch, T] scores) {
   batch_size = Shape <start = 0, end = 1> (valid_width)

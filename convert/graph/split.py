@@ -1,7 +1,7 @@
 """One graph into two: the encoder, which runs once a batch, and one decoding step, which TensorRT repeats in place.
 
-The step keeps everything that changes in tensors of its own, so a runtime repeats it without looking at anything until
-all words have ended.
+All that changes from step to step is an input and an output of the step, so a runtime can repeat it without looking at
+any result until all words have ended.
 """
 
 from collections.abc import Iterable, Mapping
@@ -67,7 +67,7 @@ def _inline_constants(graph: GraphProto) -> None:
 
 
 def _cast_pixels_first(graph: GraphProto) -> None:
-    """TensorRT takes bytes in through its door and wants them cast there: Transpose, Cast becomes Cast, Transpose."""
+    """TensorRT takes bytes as an input only if they are cast at once: Transpose, Cast becomes Cast, Transpose."""
     move, cast = graph.node[0], graph.node[1]
     if move.op_type != "Transpose" or cast.op_type != "Cast" or cast.input[0] != move.output[0]:
         raise EngineError(f"the graph does not begin with Transpose and Cast of its pixels; {_EXPORT_AGAIN}")
@@ -78,9 +78,9 @@ def _cast_pixels_first(graph: GraphProto) -> None:
 
 
 def _bound_mask(graph: GraphProto) -> None:
-    """What is added to scores of places without picture becomes a number that half precision has too.
+    """Replaces -1e30, which is added to scores outside the word, by a number that half precision can hold.
 
-    Weakly typed TensorRT may compute it in half, where -1e30 is -inf, and 0 · -inf is no number.
+    Weakly typed TensorRT may compute it in half, where -1e30 is -inf, and 0 · -inf is NaN.
     """
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for name in _ancestors(graph, "mask") & weights.keys():

@@ -47,7 +47,7 @@ class CalibrationSet:
             yield {"images": self.canvases[rows], "valid_width": self.widths[rows]}
 
     def thinned(self, images: int) -> "CalibrationSet":
-        """So many of its crops, drawn evenly."""
+        """At most `images` of its crops, spread evenly over the folder."""
         rows = _draw(range(len(self.crops)), images)
         crops = tuple(self.crops[row] for row in rows)
         return replace(self, crops=crops, canvases=self.canvases[rows], widths=self.widths[rows])

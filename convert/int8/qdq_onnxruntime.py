@@ -1,8 +1,8 @@
 """Q/DQ nodes as ONNX Runtime wants them: which tensors of a graph pass through 8 bits, and writing that down.
 
-Its kernels for x86 multiply uint8 by int8 (int8 activations are slower there than FP32), and it computes in 8 bits only
-what lies between a DequantizeLinear and a QuantizeLinear: so outputs, residual sums and pools pass through 8 bits too,
-which TensorRT would not want.
+Its kernels for x86 multiply uint8 by int8; int8 activations are slower there than FP32. It computes in 8 bits only what
+lies between a DequantizeLinear and a QuantizeLinear, so outputs, residual sums and pools pass through 8 bits too.
+TensorRT would not want that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -161,12 +161,12 @@ def weight_steps(weight: Array, bias: Array, input_scale: np.float32, limit: int
 
 
 def _sees_pixels(weight: onnx.TensorProto) -> bool:
-    """The first layer has so few input channels that 8 bits gain no time, and all that follows lives on its output."""
+    """The first layer: too few input channels for 8 bits to save time, and every other layer depends on it."""
     return bool(weight.dims[1] < 4)
 
 
 def _settled(node: NodeProto, uses: Mapping[str, Sequence[NodeProto]]) -> str:
-    """What a node gives in the end: the output of a ReLU after it, which runtimes fold into it."""
+    """The output of a node, or of the ReLU after it, which runtimes fuse with it."""
     readers = uses.get(node.output[0], [])
     relu = len(readers) == 1 and readers[0].op_type == "Relu"
     return str(readers[0].output[0] if relu else node.output[0])
@@ -183,9 +183,9 @@ def _uses(graph: GraphProto) -> dict[str, list[NodeProto]]:
 def _shield_loops(graph: GraphProto) -> None:
     """Puts a copy between dequantised tensors and the bodies of loops that read them.
 
-    ONNX Runtime moves a DequantizeLinear down past nodes that only move values, does not notice that it arrives at a
-    loop's hidden input, and aborts the process (1.32, QDQPropagationTransformer). It does not remove a Max of one
-    tensor, as it would an Identity.
+    ONNX Runtime 1.32 (QDQPropagationTransformer) moves a DequantizeLinear down past nodes that only move values. It
+    does not notice when that reaches a hidden input of a loop, and aborts the process. The copy stops it: a Max of one
+    tensor, because an Identity would be removed.
     """
     makers = {name: node for node in graph.node for name in node.output}
     inside = {name for node in graph.node for name in captured(node)}

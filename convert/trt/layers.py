@@ -84,9 +84,9 @@ def requantising(layers: Iterable[Layer]) -> list[Layer]:
 
 
 def convolution_precisions(layers: Iterable[Layer], nodes: Iterable[str]) -> dict[str, str]:
-    """In which precision ONNX nodes compute that are convolutions; "" for one that no layer names.
+    """The precision that each of these convolutions (ONNX nodes) computes in; "" for one that no layer names.
 
-    A node may be named by several layers, say one that makes its input Int8, and the convolution proper, which counts.
+    Several layers may name a node, for example one that rounds its input to Int8. The convolution itself counts.
     """
     found: dict[str, Layer] = {}
     for layer in layers:

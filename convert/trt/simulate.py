@@ -1,4 +1,4 @@
-"""Runs the two graphs of a TensorRT engine on the CPU, to see what their precision does to words without a GPU."""
+"""Runs the two graphs of a TensorRT engine on the CPU: what their precision does to words, seen without a GPU."""
 
 from collections.abc import Mapping
 

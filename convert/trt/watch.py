@@ -13,7 +13,9 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 Result = TypeVar("Result")
 
 _LOOK_s = 0.1
-_PATIENCE_s = 1  # for an interrupted build to end; milliseconds, but for the parser, which does not ask
+_PATIENCE_s = (
+    1  # for an interrupted build to end: milliseconds, but the parser never asks
+)
 _INTERRUPTED = 130  # exit status, as of a shell
 
 
@@ -26,7 +28,7 @@ class _Phase:
 
 
 class BuildWatch:
-    """A bar on a terminal, nothing in a pipe; and the wish to stop, which a build asks for now and then."""
+    """A progress bar on a terminal, nothing in a pipe, and the answer when a build asks whether to stop."""
 
     def __init__(self, label: str, *, asks: bool) -> None:
         """`asks`: the build calls `complete_step` now and then."""
@@ -39,8 +41,8 @@ class BuildWatch:
     def run(self, work: Callable[[], Result]) -> Result:
         """Runs `work` in a thread and waits for it.
 
-        TensorRT calls back from within its C++ code. Were this the main thread, Python would raise KeyboardInterrupt in
-        such a call, and an exception that meets TensorRT's `noexcept` ends the process on the spot.
+        TensorRT's C++ code calls back into Python. In the main thread, such a call could raise KeyboardInterrupt, and
+        an exception that reaches a `noexcept` function of TensorRT ends the process at once.
         """
         results: list[Result] = []
         errors: list[BaseException] = []

@@ -285,7 +285,7 @@ def _report(error: object) -> None:
 
 
 def _discard_stdout() -> None:
-    """Else the interpreter would flush what is left at exit, and complain."""
+    """Otherwise the interpreter would flush what is left at exit, and complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -70,7 +70,7 @@ class InputSpec:
     min_width_px: int = 48  # narrower words are stretched to it
     width_multiple_px: int = 4  # the resized width is rounded to it: one feature column is 4 pixels
     # "ratio": ceil(height * (w / h)) as PaddleOCR and OpenOCR, "scale": ceil((height / h) * w) as MMOCR. They differ
-    # where rounding lifts a whole number above itself: of all sizes up to 200 x 800, at one.
+    # only where a rounding error lifts a whole number: at one of all sizes up to 200 x 800.
     width_rule: str = "ratio"
     resize: str = "linear"  # "linear" as PaddleOCR and MMOCR do, or "area": averages when it shrinks, so no aliasing
     mean: float = 127.5  # the graph computes (pixel - mean) / scale

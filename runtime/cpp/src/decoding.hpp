@@ -43,7 +43,7 @@ int decode(Machine& machine, int blocks, int lookahead);
 // Batch sizes to prepare, ascending: the powers of two between the bounds, and the bounds.
 std::vector<int> batch_buckets(int smallest, int largest);
 
-// The smallest of the ascending buckets that holds so many pictures, at most the last one's.
+// The smallest of the ascending buckets that holds `count` pictures, at most the last one's.
 int bucket_for(int count, const std::vector<int>& buckets);
 
 // The block sizes that leave no remainder, ascending: a step beyond the last would write outside its buffers.

@@ -20,7 +20,7 @@ class FileView {
     std::size_t size() const { return size_bytes_; }
     std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_bytes_}; }
     std::uint32_t operator[](std::size_t at) const { return at < size_bytes_ ? data_[at] : 0; }
-    std::uint32_t big(std::size_t at, int count) const;     // endian, of so many bytes
+    std::uint32_t big(std::size_t at, int count) const;     // endian, of `count` bytes
     std::uint32_t little(std::size_t at, int count) const;  // likewise
     bool has(std::size_t at, const char* text) const;       // whether a text stands here
 

@@ -70,7 +70,7 @@ def batch_buckets(smallest: int, largest: int) -> tuple[int, ...]:
 
 
 def bucket_for(count: int, buckets: Sequence[int]) -> int:
-    """The smallest of the ascending buckets that holds so many pictures, at most the last one's."""
+    """The smallest of the ascending buckets that holds `count` pictures, at most the last one's."""
     return next(bucket for bucket in buckets if bucket >= count)
 
 
