@@ -143,14 +143,14 @@ def fresh_state(layout: Layout, spec: ModelSpec) -> Bytes:
 
 
 class Tape:
-    """Recordings of launches, where they can be made; of each plan on its own."""
+    """Recordings of launches; a plan that cannot be recorded does without, the other is recorded all the same."""
 
     def __init__(self, recorder: Recorder | None, cuda_error: type[Exception]) -> None:
         self._recorder, self._cuda_error = recorder, cuda_error
         self._unrecordable: set[str] = set()
 
     def record(self, context: Context, queue: Launch) -> Any:
-        """A recording of what `queue` queues; None where that cannot be, which is no reason to stop."""
+        """A recording of what `queue` queues; None if that cannot be recorded: it then runs without."""
         plan = context.plan
         if self._recorder is None or plan.name in self._unrecordable:
             return None
