@@ -13,9 +13,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 Result = TypeVar("Result")
 
 _LOOK_s = 0.1
-_PATIENCE_s = (
-    1  # for an interrupted build to end: milliseconds, but the parser never asks
-)
+_PATIENCE_s = 1  # for an interrupted build to end: milliseconds, but the parser never asks
 _INTERRUPTED = 130  # exit status, as of a shell
 
 
