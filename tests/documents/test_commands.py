@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ RUN = {
 }
 SLOW = {"--backend", "--fp16", "--max-drop"}  # or in need of a GPU; checkpoints and r31 are as slow
 CPP = ROOT / "build" / "cpp" / "release"
+
+SCRIPTS = [
+    path
+    for folder in ("runtime/robustscanner", "convert", "training", "benchmarks")
+    for path in sorted((ROOT / folder).glob("*.py"))
+    if "\nexamples:\n" in path.read_text(encoding="utf-8").replace('"""', "\n")
+]
 
 Command = list[str]
 
@@ -64,9 +72,23 @@ def test_options_exist(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 check_tool(arguments)
 
 
+@pytest.mark.usefixtures("parse_only")
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: str(script.relative_to(ROOT)))
+def test_examples_of_help(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = script.read_text(encoding="utf-8")
+    found = re.search(r"examples:\n(.*?)(?:\n\n|\"\"\")", text, re.DOTALL)
+    assert found, "no examples"
+    for line in found[1].replace("\\\\\n", " ").replace("%(prog)s", script.name).splitlines():
+        command = shlex.split(re.split(r"\s{3,}", line.strip())[0])
+        for program, *arguments in _piped(command):
+            ours = (_name(script), arguments) if program == script.name else _module(program, arguments)
+            if ours:
+                monkeypatch.setattr(sys, "argv", [program, *ours[1]])
+                _check_program(ours[0], f"{script.name}: {line.strip()}")
+
+
 def _piped(command: Command) -> list[Command]:
-    text = "\0".join(command)
-    return [part.strip("\0").split("\0") for part in re.split("\0[|&]+\0", text)]
+    return [list(part) for joint, part in groupby(command, ("|", "&&").__contains__) if not joint]
 
 
 def _module(program: str, arguments: Command) -> tuple[str, Command] | None:
@@ -77,14 +99,18 @@ def _module(program: str, arguments: Command) -> tuple[str, Command] | None:
         for index, argument in enumerate(arguments):
             if argument.endswith(".py"):
                 assert (ROOT / argument).exists(), f"{argument} does not exist"
-                return argument.removesuffix(".py").replace("/", "."), arguments[index + 1 :]
+                return _name(ROOT / argument), arguments[index + 1 :]
     return None
 
 
+def _name(script: Path) -> str:
+    name = ".".join(script.relative_to(ROOT).with_suffix("").parts)
+    return "robustscanner.recognize" if name.startswith("runtime.") else name
+
+
 def _check_program(module: str, where: str) -> None:
-    name = "robustscanner.recognize" if module == "runtime.recognize" else module
     try:
-        importlib.import_module(name).main()
+        importlib.import_module(module).main()
     except Parsed:
         return
     except SystemExit:
