@@ -120,7 +120,7 @@ def load_float_model(path: Path) -> "tuple[ModelProto, ModelSpec, list[dict[str,
 
     model, spec, history = load_model(path)
     _check_graph(model, path)
-    open_engine(path, SessionOptions()).close()  # it holds the graph against the spec
+    open_engine(path, SessionOptions()).close()  # it checks the graph against the spec
     return model, spec, history
 
 

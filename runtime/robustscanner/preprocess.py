@@ -17,7 +17,7 @@ from robustscanner.spec import InputSpec
 MAX_PIXELS = 2**26  # 192 MiB decoded: far beyond a word crop of any camera, far below a decompression bomb
 MAX_FILE_MIB = 256
 
-# OpenCV reads it once, at import, and holds a file's header against it before it allocates. Whoever imports cv2 before
+# OpenCV reads it once, at import, and checks a file's header against it before it allocates. Whoever imports cv2 before
 # this module gets OpenCV's own limit of 2**30 there; ours is then checked after decoding.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a bad file is our exception, not OpenCV's line on stderr

@@ -99,7 +99,7 @@ class Session(Protocol):
 
 
 def check_result(spec: ModelSpec, count: int, tokens: Tokens, scores: Scores) -> None:
-    """Holds what came out of a run of `count` pictures against the model's spec.
+    """Checks what came out of a run of `count` pictures against the model's spec.
 
     Raises:
         EngineError: a wrong shape, scores that are not finite, or ids that no token has.

@@ -95,6 +95,8 @@ def _module(program: str, arguments: Command) -> tuple[str, Command] | None:
     """The module of a program of ours, and its arguments."""
     if program in INSTALLED:
         return INSTALLED[program], arguments
+    if arguments[:2] == ["-m", "robustscanner"]:
+        return INSTALLED["robustscanner"], arguments[2:]
     if Path(program).name in ("python", "torchrun") and "-m" not in arguments:
         for index, argument in enumerate(arguments):
             if argument.endswith(".py"):

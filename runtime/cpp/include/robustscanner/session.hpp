@@ -65,7 +65,7 @@ class ROBUSTSCANNER_EXPORT Session {
     virtual Result run(const Canvases& canvases) = 0;
 };
 
-// Holds what came out of a run of `count` pictures against the model's spec.
+// Checks what came out of a run of `count` pictures against the model's spec.
 // Throws EngineError: a wrong shape, scores that are not finite, or ids that no token has.
 ROBUSTSCANNER_EXPORT void check_result(const ModelSpec& spec, std::size_t count, const Result& result);
 
