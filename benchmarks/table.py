@@ -25,7 +25,7 @@ class Table:
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """Rounded to so many decimal places; a dash for what was not measured."""
+    """Rounded to `digits` decimal places; a dash for what was not measured."""
     return "–" if value is None else f"{value:,.{digits}f}".replace(",", " ")
 
 

@@ -60,7 +60,7 @@ def import_checkpoint(options: ImportOptions) -> None:
     from .foreign.dictionary import read_dictionary
     from .foreign.weight_file import open_weight_file
 
-    save_checkpoint = _workshop()
+    save_checkpoint = _save_checkpoint()
     check_output(options.output, force=options.force)
     dictionary = read_dictionary(options.dictionary) if options.dictionary else None
     with open_weight_file(options.source) as file:
@@ -97,7 +97,7 @@ def _parse(arguments: Sequence[str] | None) -> ImportOptions:
     return ImportOptions(parsed.source, parsed.output, parsed.project, parsed.dictionary, parsed.force)
 
 
-def _workshop() -> Any:
+def _save_checkpoint() -> Any:
     """`training.checkpoint.save_checkpoint`, which an installation without the checkout lacks."""
     try:
         from training.checkpoint import save_checkpoint

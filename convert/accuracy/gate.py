@@ -149,7 +149,7 @@ def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-drop",
         type=_points,
         metavar="POINTS",
-        help="refuse an engine that reads so many percentage points of the calibration words less than FP32",
+        help="refuse an engine that reads fewer calibration words than FP32, by more than this many percentage points",
     )
     parser.add_argument(
         "--repair", action="store_true", help="with --max-drop: restore layers to FP32 until it fits, instead"

@@ -229,9 +229,9 @@ def test_damaged_plan_with_papers_in_order(build: Build, tmp_path: Path) -> None
     shutil.copytree(build(TINY, "fp32"), broken)
     data = (broken / "encoder.plan").read_bytes()[:-1000]
     (broken / "encoder.plan").write_bytes(data)
-    papers = json.loads((broken / "engine.json").read_text(encoding="utf-8"))
-    papers["files"]["encoder.plan"] = hashlib.sha256(data).hexdigest()
-    (broken / "engine.json").write_text(json.dumps(papers), encoding="utf-8")
+    manifest = json.loads((broken / "engine.json").read_text(encoding="utf-8"))
+    manifest["files"]["encoder.plan"] = hashlib.sha256(data).hexdigest()
+    (broken / "engine.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(EngineError, match=r"encoder.plan: TensorRT\S* \S+ cannot open it on sm_\d+: "):
         open_engine(broken, SessionOptions())
 

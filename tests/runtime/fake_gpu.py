@@ -36,9 +36,9 @@ class Wrong(AssertionError):
     """The session did what a real GPU would punish with garbage, a crash or a leak."""
 
 
-def plan(model: onnx.ModelProto, smallest: int = 1, largest: int = 8, **papers: Any) -> bytes:
-    """What a builder would have made of a model; `papers` overwrite what the plan says of itself."""
-    header = json.dumps({"magic": "plan", "min": smallest, "max": largest, **papers})
+def plan(model: onnx.ModelProto, smallest: int = 1, largest: int = 8, **facts: Any) -> bytes:
+    """What a builder would have made of a model; `facts` replace what the plan says of itself."""
+    header = json.dumps({"magic": "plan", "min": smallest, "max": largest, **facts})
     return header.encode() + b"\n" + model.SerializeToString()
 
 
@@ -222,20 +222,20 @@ class Runtime(_Masked):
 
     def deserialize_cuda_engine(self, data: bytes) -> Any:
         header, _, model = data.partition(b"\n")
-        papers = json.loads(header) if header.startswith(b"{") else {}
-        if papers.get("magic") != "plan" or self._gpu.fails("deserialize_cuda_engine"):
+        facts = json.loads(header) if header.startswith(b"{") else {}
+        if facts.get("magic") != "plan" or self._gpu.fails("deserialize_cuda_engine"):
             self._log(1, "IRuntime::deserializeCudaEngine: Error Code 1:\n magicTagRead == kMAGIC_TAG failed")
             return None
-        if papers.get("host_code") and not self._host_code:
+        if facts.get("host_code") and not self._host_code:
             self._log(1, "host code is not allowed")
             return None
-        return ICudaEngine(self._gpu, self._log, papers, model)
+        return ICudaEngine(self._gpu, self._log, facts, model)
 
 
 class ICudaEngine(_Masked):
-    def __init__(self, gpu: FakeGpu, log: Callable[[int, str], None], papers: Mapping[str, Any], model: bytes) -> None:
+    def __init__(self, gpu: FakeGpu, log: Callable[[int, str], None], facts: Mapping[str, Any], model: bytes) -> None:
         super().__init__(gpu)
-        self._log, self._papers = log, papers
+        self._log, self._facts = log, facts
         self._model = _Model(gpu, model)
         self._contexts: weakref.WeakSet[IExecutionContext] = weakref.WeakSet()
 
@@ -270,7 +270,7 @@ class ICudaEngine(_Masked):
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         shape = self.get_tensor_shape(name)
-        sizes = (self._papers["min"], self._papers["min"], self._papers["max"])
+        sizes = (self._facts["min"], self._facts["min"], self._facts["max"])
         return [tuple(size if axis == -1 else axis for axis in shape) for size in sizes]
 
     def create_runtime_config(self) -> Any:
@@ -312,7 +312,7 @@ class IRuntimeConfig(_Masked):
 class IExecutionContext(_Masked):
     def __init__(self, gpu: FakeGpu, engine: ICudaEngine, profile: int) -> None:
         super().__init__(gpu)
-        self._log, self._model, self._papers = engine._log, engine._model, engine._papers
+        self._log, self._model, self._facts = engine._log, engine._model, engine._papers
         self._inputs = {name: self._model.shape(name) for name in self._model.inputs}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
@@ -340,7 +340,7 @@ class IExecutionContext(_Masked):
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         declared = self._inputs[name]
         fits = len(shape) == len(declared) and all(
-            size == wanted if wanted != -1 else axis > 0 or self._papers["min"] <= size <= self._papers["max"]
+            size == wanted if wanted != -1 else axis > 0 or self._facts["min"] <= size <= self._facts["max"]
             for axis, (size, wanted) in enumerate(zip(shape, declared, strict=True))
         )
         if not fits or self._profile != 0 or self._gpu.fails("set_input_shape"):

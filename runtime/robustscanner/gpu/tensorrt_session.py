@@ -188,7 +188,7 @@ class _Worker:
         return bucket
 
     def _blank_bucket(self, pictures: int) -> None:
-        """Makes ready for so many pictures, of the usual width, before there are any."""
+        """Makes ready for `pictures` pictures of the usual width, before there are any."""
         width = canvas_widths(self._spec)[-1]
         self._bucket(Size(bucket_for(pictures, self.buckets), width), *_blank(self._spec, width))
 
