@@ -312,7 +312,7 @@ class IRuntimeConfig(_Masked):
 class IExecutionContext(_Masked):
     def __init__(self, gpu: FakeGpu, engine: ICudaEngine, profile: int) -> None:
         super().__init__(gpu)
-        self._log, self._model, self._facts = engine._log, engine._model, engine._papers
+        self._log, self._model, self._facts = engine._log, engine._model, engine._facts
         self._inputs = {name: self._model.shape(name) for name in self._model.inputs}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
