@@ -52,6 +52,7 @@ TABLE: dict[str, set[str]] = {
         "robustscanner.gpu.device",
         "robustscanner.spec",
     },
+    "runtime/robustscanner/gpu/kernels.py": {"robustscanner.errors"},
     "runtime/robustscanner/gpu/bucket.py": {
         "numpy",
         "robustscanner.gpu.decoding",

@@ -31,11 +31,11 @@ def unroll_rows(encoder: ModelProto) -> ModelProto:
     """
     copy = copy_model(encoder)
     graph = copy.graph
-    lower, upper = _layers(graph)
+    lower, upper = row_layers(graph)
     sequence = lower.input[0]
     columns = _length(encoder, sequence)
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    wave = _Wave(graph, columns, _Layer.of(lower, weights), _Layer.of(upper, weights))
+    wave = _Wave(graph, columns, RowLayer.of(lower, weights), RowLayer.of(upper, weights))
     nodes = wave.nodes(sequence, upper.output[0])
     place = list(graph.node).index(upper)
     set_nodes(graph, [*list(graph.node)[:place], *nodes, *list(graph.node)[place + 1 :]])
@@ -44,7 +44,7 @@ def unroll_rows(encoder: ModelProto) -> ModelProto:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class RowLayer:
     """Weights of one LSTM layer, gates in the order input, forget, output, cell."""
 
     into: FloatArray  # (D, 4, D): from the layer's input
@@ -52,7 +52,7 @@ class _Layer:
     bias: FloatArray  # (4, D)
 
     @classmethod
-    def of(cls, node: NodeProto, weights: dict[str, npt.NDArray[np.generic]]) -> "_Layer":
+    def of(cls, node: NodeProto, weights: dict[str, npt.NDArray[np.generic]]) -> "RowLayer":
         """From ONNX, which orders input, output, forget, cell."""
         into, again, bias = (weights[name][0].astype(np.float32) for name in node.input[1:4])
         hidden = again.shape[1]
@@ -68,7 +68,7 @@ class _Layer:
 class _Wave:
     """Writes the nodes; tensors are (1, B, …), and of every gate the first half belongs to layer 0."""
 
-    def __init__(self, graph: GraphProto, columns: int, lower: _Layer, upper: _Layer) -> None:
+    def __init__(self, graph: GraphProto, columns: int, lower: RowLayer, upper: RowLayer) -> None:
         self._graph, self._columns = graph, columns
         hidden = lower.bias.shape[1]
         nothing = np.zeros((hidden, 4, hidden), np.float32)
@@ -155,7 +155,8 @@ def _side_by_side(lower: FloatArray, upper: FloatArray) -> FloatArray:
     return np.stack([lower, upper], 2).reshape(len(lower), -1)
 
 
-def _layers(graph: GraphProto) -> tuple[NodeProto, NodeProto]:
+def row_layers(graph: GraphProto) -> tuple[NodeProto, NodeProto]:
+    """The nodes of both layers; raises `EngineError` where there are not two."""
     layers = [node for node in graph.node if node.op_type == "LSTM"]
     if len(layers) != 2:
         raise EngineError(f"the encoder has {len(layers)} LSTM nodes, not two; export it again, or use --row-lstm loop")
