@@ -7,6 +7,14 @@ TORCH ?= torch==2.13.0
 # Folders of labelled crops that benchmarks read.
 DATA ?= calib_data
 
+# What `make gpu` builds, tests and measures; more options for each program.
+GPU_VENV := .venv-gpu
+GPU_BACKEND ?= tensorrt
+GPU_MODEL ?= runtime/robustscanner/models/edge.onnx
+GPU_BUILD ?= $(if $(filter tensorrt,$(GPU_BACKEND)),--timing-cache build/timing.cache)
+GPU_TESTS ?=
+GPU_LATENCY ?=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check pycuda cpp golden bench gpu clean
 
@@ -65,20 +73,28 @@ bench: $(VENV)/bench.done ## everything in benchmarks/results/report.html, measu
 	  --update README.md docs/*.md runtime/robustscanner/models/README.md
 	@echo "look at benchmarks/results/report.html"
 
-gpu: $(VENV)/dev.done ## on a machine with an NVIDIA GPU and TensorRT: engines, GPU tests, latency
+gpu: $(GPU_VENV)/gpu.done ## on a machine with an NVIDIA GPU: engines, GPU tests, latency; GPU_BACKEND=tensorrt-rtx for TensorRT-RTX
 	for precision in fp32 fp16 int8; do \
-	  $(BIN)/python convert/build_engine.py --$$precision --backend tensorrt --timing-cache build/timing.cache \
-	    -o build/edge-trt-$$precision.engine --force || exit 1; \
+	  $(GPU_VENV)/bin/python convert/build_engine.py $(GPU_MODEL) --$$precision --backend $(GPU_BACKEND) $(GPU_BUILD) \
+	    -o build/gpu-$$precision.engine --force || exit 1; \
 	done
-	REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu
-	$(BIN)/python benchmarks/latency.py build/edge-trt-fp32.engine build/edge-trt-fp16.engine build/edge-trt-int8.engine \
-	  -o benchmarks/results/latency-gpu.json
+	REQUIRE_GPU=1 $(GPU_VENV)/bin/python -m pytest -m gpu tests/gpu $(GPU_TESTS)
+	$(GPU_VENV)/bin/python benchmarks/latency.py build/gpu-fp32.engine build/gpu-fp16.engine build/gpu-int8.engine \
+	  $(GPU_LATENCY) -o build/latency-gpu.json
 
 clean: ## remove what make made
-	rm -rf $(VENV) build
+	rm -rf $(VENV) $(GPU_VENV) build
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+# It sees the system's packages, for JetPack's TensorRT is one; where there is none, NVIDIA's wheels are taken.
+$(GPU_VENV)/gpu.done: pyproject.toml
+	$(PYTHON) -m venv --system-site-packages $(GPU_VENV)
+	$(GPU_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[gpu]'
+	$(GPU_VENV)/bin/python -c 'import $(subst -,_,$(GPU_BACKEND))' || \
+	  $(GPU_VENV)/bin/pip install --quiet --disable-pip-version-check '.[$(GPU_BACKEND)]'
+	@touch $@
 
 $(VENV)/convert.done: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu,convert]'

@@ -102,6 +102,9 @@ def measure_batches(
 def print_tables(engines: Mapping[str, Mapping[str, Any]]) -> None:
     """Batches of every engine, then where one word's time goes."""
     width = max(map(len, engines))
+    for name, engine in engines.items():
+        if engine.get("backend", "onnxruntime") != "onnxruntime":
+            print(f"{name:<{width}}  on {engine['device']['name']}")
     print(f"{'':<{width}}  {'batch':>5} {'p50 ms':>9} {'p90 ms':>9} {'p99 ms':>9} {'words/s':>9} {'x limit':>8}")
     for name, engine in engines.items():
         for size, row in engine["batches"].items():

@@ -28,9 +28,8 @@ class Reader:
 
 
 def open_engine_reader(path: Path, options: SessionOptions) -> Reader:
-    """One of our engines. On a GPU it waits as it does in serving: spinning, which takes no core from the others."""
-    options = options if engine_backend(path) == "onnxruntime" else replace(options, spinning=True)
-    recognizer = Recognizer(path, batch_size=LARGEST_BATCH, options=options)
+    """One of our engines."""
+    recognizer = Recognizer(path, batch_size=LARGEST_BATCH, options=options_for(path, options))
 
     def read(pictures: Sequence[bytes]) -> list[str]:
         return [reading.text for reading in recognizer.read_batch([decode_image(data) for data in pictures])]
@@ -55,9 +54,10 @@ def opened(paths: Sequence[Path], options: SessionOptions, *, alone: bool = Fals
             reader.close()
 
 
-def engine_backend(path: Path) -> str:
-    """What runs it."""
-    return "onnxruntime" if path.is_file() else read_manifest(path).backend
+def options_for(path: Path, options: SessionOptions) -> SessionOptions:
+    """On a GPU an engine waits as it does in serving: spinning, which takes no core from other engines."""
+    on_cpu = path.is_file() or read_manifest(path).backend == "onnxruntime"
+    return options if on_cpu else replace(options, spinning=True)
 
 
 def engine_facts(path: Path) -> dict[str, object]:
@@ -66,5 +66,5 @@ def engine_facts(path: Path) -> dict[str, object]:
         return {"precision": "fp32", "backend": "onnxruntime", "sha256": file_sha256(path)}
     manifest = read_manifest(path)
     facts: dict[str, object] = {"model": manifest.model.name, "precision": manifest.precision}
-    facts |= {"backend": manifest.backend, "versions": dict(manifest.versions)}
+    facts |= {"backend": manifest.backend, "versions": dict(manifest.versions), "device": dict(manifest.device)}
     return facts | {"sha256": file_sha256(path / MANIFEST_NAME)}  # which holds the hashes of the other files

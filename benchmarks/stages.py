@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.reader import options_for
 from benchmarks.workload import find_graph
 from convert.graph.edit import captured
 from convert.graph.step import MEMORY
@@ -47,7 +48,7 @@ class _Probe:
     def __init__(self, path: Path, options: SessionOptions) -> None:
         import onnx
 
-        self._session = open_engine(path, options)
+        self._session = open_engine(path, options_for(path, options))
         self._charset = Charset(self._session.spec.charset)
         graph = find_graph(path)
         self._parts = [open_part(part, options) for part in cut_apart(onnx.load(graph))] if graph else []

@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import os
 import shutil
 import subprocess
 from collections import Counter
@@ -32,6 +33,13 @@ def build() -> Path:
         (folder / "libcuda.so").unlink(missing_ok=True)
         (folder / "libcuda.so").symlink_to(NAME)  # for the linker, when PyCUDA is built
     return folder
+
+
+def environment(report: Path | None = None) -> dict[str, str]:
+    """Of a program that is to find the stand-in and one GPU; it writes what was left and called into a file."""
+    search = os.pathsep.join(filter(None, [str(build()), os.environ.get("LD_LIBRARY_PATH")]))
+    found = os.environ | {"LD_LIBRARY_PATH": search, "STAND_IN_GPU": "1 8 7 0"}
+    return found | ({"STAND_IN_REPORT": str(report)} if report else {})
 
 
 @cache
@@ -85,8 +93,12 @@ class Driver:
 
     def plug_in(self) -> None:
         """From now on there is a GPU, and nothing was called yet."""
+        load().standin_plug_in(*self._machine)
+        self.attach()
+
+    def attach(self) -> None:
+        """Runs the work of a machine that was plugged in by the environment, see `environment`."""
         self._library = load()
-        self._library.standin_plug_in(*self._machine)
         self._library.standin_connect(*self._hooks)
         for name, (which, status) in self._failures.items():
             self._library.standin_fail(name.encode(), 1, which, status)

@@ -74,7 +74,7 @@ static struct {
   int problem_count;
   Run run;
   Freed freed;
-} now = {.major = 8, .minor = 7, .name = "Stand-in"};
+} now = {.major = 8, .minor = 7, .name = "stand-in driver"};
 
 static pthread_mutex_t lock;
 static __thread CUcontext stack[MAX_DEPTH];

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from convert.trt.library import load_library, local_gpu
 from robustscanner.labels import LabelledCrop, read_labels
 
 ROOT = Path(__file__).parents[2]
@@ -16,14 +17,23 @@ TINY = ROOT / "tests" / "tiny" / "tiny.onnx"
 EDGE = ROOT / "runtime" / "robustscanner" / "models" / "edge.onnx"
 MAX_BATCH = 16
 CROPS = 200
-BACKENDS = [name for name in ("tensorrt", "tensorrt-rtx") if find_spec(name.replace("-", "_"))]
+
+
+def backends() -> list[str]:
+    """The installed libraries that build for the GPU here."""
+    here = local_gpu()
+    found = ["tensorrt"] if find_spec("tensorrt") else []
+    if here and find_spec("tensorrt_rtx") and here in load_library("tensorrt-rtx").features.targets:
+        found.append("tensorrt-rtx")
+    return found
+
 
 Build = Callable[..., Path]
 
 
-@pytest.fixture(scope="session", params=BACKENDS or ["tensorrt"])
+@pytest.fixture(scope="session", params=backends() or ["tensorrt"])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Each installed library; none is a failure of the build, which says so."""
+    """Each of them; none is a failure of the build, which says so."""
     name: str = request.param
     return name
 

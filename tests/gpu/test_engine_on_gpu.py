@@ -19,6 +19,7 @@ import pytest
 from robustscanner import Recognizer
 from robustscanner.engine import open_engine
 from robustscanner.errors import EngineError
+from robustscanner.gpu.device import primary_context
 from robustscanner.labels import LabelledCrop
 from robustscanner.metrics import score_words
 from robustscanner.recognizer import Reading
@@ -173,8 +174,7 @@ def used_mib() -> float:
     """Memory of this process and of the GPU; others on the same GPU disturb it."""
     import pycuda.driver as drv  # type: ignore[import-untyped]
 
-    context = drv.Device(0).retain_primary_context()
-    context.push()
+    primary_context(drv, 0).push()
     free, total = drv.mem_get_info()
     drv.Context.pop()
     return (total - free) / (1 << 20) + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

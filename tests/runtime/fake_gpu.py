@@ -163,15 +163,19 @@ class _Masked:
             raise AttributeError(f"{type(self).__name__} has no {name} in {api['version']}")
 
 
+def _session(data: bytes) -> Any:
+    if data not in _sessions:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 4
+        _sessions[data] = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return _sessions[data]
+
+
 class _Model:
     """A plan's computation: what queued work holds on to, which a context may not outlive."""
 
     def __init__(self, gpu: FakeGpu, data: bytes) -> None:
-        if data not in _sessions:
-            options = ort.SessionOptions()
-            options.intra_op_num_threads, options.log_severity_level = 1, 4
-            _sessions[data] = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        self.gpu, self.session = gpu, _sessions[data]
+        self.gpu, self.session = gpu, _session(data)
         self.nodes = {node.name: node for node in (*self.session.get_inputs(), *self.session.get_outputs())}
         self.inputs = [node.name for node in self.session.get_inputs()]
         self.kind = "encoder" if "images" in self.inputs else "decoder"
@@ -229,6 +233,11 @@ class Runtime(_Masked):
         if facts.get("host_code") and not self._host_code:
             self._log(1, "host code is not allowed")
             return None
+        try:
+            _session(model)
+        except Exception as error:  # ONNX Runtime's own
+            self._log(1, f"IRuntime::deserializeCudaEngine: Error Code 1: {error}")
+            return None
         return ICudaEngine(self._gpu, self._log, facts, model)
 
 
@@ -272,6 +281,9 @@ class ICudaEngine(_Masked):
         shape = self.get_tensor_shape(name)
         sizes = (self._facts["min"], self._facts["min"], self._facts["max"])
         return [tuple(size if axis == -1 else axis for axis in shape) for size in sizes]
+
+    def create_engine_inspector(self) -> Any:
+        return SimpleNamespace(get_engine_information=lambda layer_format: "{}")
 
     def create_runtime_config(self) -> Any:
         return IRuntimeConfig(self._gpu)

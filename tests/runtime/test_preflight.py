@@ -165,7 +165,10 @@ def test_engine_opens_and_reads(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("gpu", "says"),
     [
-        (FakeGpu(compute_capability=(9, 0)), "this machine has 10.3.0 and sm_90 (Stand-in). Engines do not travel"),
+        (
+            FakeGpu(compute_capability=(9, 0)),
+            "this machine has 10.3.0 and sm_90 (stand-in driver). Engines do not travel",
+        ),
         (FakeGpu(devices=0), "no NVIDIA GPU or driver here (cuInit failed: no CUDA-capable device is detected); use"),
     ],
 )

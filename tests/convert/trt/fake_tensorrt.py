@@ -56,6 +56,8 @@ class Notes:
     foreign_cache: bytes = b"foreign"  # a timing cache that is refused
     loads: bool = True
     on_build: Callable[[Any], None] = lambda config: None  # called by a build
+    make_plan: Callable[[bytes, "Notes"], bytes | None] = lambda model, notes: b"plan"
+    model: bytes = b""  # what was parsed last
     log_error: Callable[[str], None] = lambda message: None  # as the library would, once there is a builder
 
 
@@ -130,7 +132,7 @@ def _builder(module: Any, notes: Notes) -> dict[str, Any]:
             return None
         if notes.product == "tensorrt-rtx":
             self._logger.log(severity.VERBOSE, f"Layers:\n{LAYER_LINE}\n\nI/O Tensors:\n")
-        return b"plan"
+        return notes.make_plan(notes.model, notes)
 
     return {
         "__init__": init,
@@ -150,6 +152,7 @@ def _parser(module: Any, notes: Notes) -> dict[str, Any]:
         if notes.parser_error is not None or not (explicit or "EXPLICIT_BATCH" in notes.network_flags):
             self.num_errors = 1 if notes.parser_error is not None else 0
             return False
+        notes.model = data
         _fill(self._network, onnx.load_model_from_string(data).graph, module)
         return True
 
@@ -194,6 +197,8 @@ def _config(module: Any, notes: Notes) -> dict[str, Any]:
 
 def _profile(module: Any, notes: Notes) -> dict[str, Any]:
     def set_shape(self: Any, name: str, low: Any, best: Any, high: Any) -> None:
+        if not all(0 < a <= b <= c for a, b, c in zip(low, best, high, strict=True)):
+            raise RuntimeError("Shape provided for min/opt/max is inconsistent")  # PY_ASSERT_RUNTIME_ERROR
         notes.profiles[name] = [tuple(low), tuple(best), tuple(high)]
 
     return {"set_shape": set_shape}
@@ -243,7 +248,12 @@ def _layer(node: onnx.NodeProto, inputs: list[Any], outputs: list[Any], module: 
 
 
 def _tensor(value: onnx.ValueInfoProto, module: Any) -> Any:
-    kinds = {TensorProto.FLOAT: "FLOAT", TensorProto.FLOAT16: "HALF", TensorProto.INT32: "INT32"}
+    kinds = {
+        TensorProto.FLOAT: "FLOAT",
+        TensorProto.FLOAT16: "HALF",
+        TensorProto.INT32: "INT32",
+        TensorProto.UINT8: "UINT8",
+    }
     kind = value.type.tensor_type
     shape = tuple(-1 if size.dim_param else size.dim_value for size in kind.shape.dim)
     return _make(module.ITensor, name=value.name, shape=shape, dtype=module.DataType[kinds[kind.elem_type]])

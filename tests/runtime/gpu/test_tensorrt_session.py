@@ -524,4 +524,4 @@ def test_host_code_runs_only_when_asked_for(
 def test_facts_of_the_host() -> None:
     with installed(FakeGpu(compute_capability=(9, 0))):
         facts = host_facts("tensorrt", 0)
-    assert (facts.version, facts.compute_capability, facts.name) == ("10.3.0", "sm_90", "Stand-in")
+    assert (facts.version, facts.compute_capability, facts.name) == ("10.3.0", "sm_90", "stand-in driver")
