@@ -138,8 +138,8 @@ def _check_pip(arguments: Command) -> None:
 
 def _check_apt(arguments: Command) -> None:
     ours = (ROOT / ".ci" / "run").read_text() + (ROOT / "pyproject.toml").read_text()
-    packages = [argument for argument in arguments if argument not in ("apt", "install") and argument != "python3-venv"]
-    assert all(package in ours for package in packages)
+    system = {"apt", "install", "python3-venv", "python3-dev", "nvidia-jetpack"}
+    assert all(package in ours for package in arguments if package not in system)
 
 
 def _check_python(arguments: Command) -> None:
@@ -155,6 +155,7 @@ TOOLS = {
     "apt": _check_apt,
     "bench": _check_nothing,
     "cmake": _check_cmake,
+    "export": _check_nothing,
     "find": _check_nothing,
     "make": _check_make,
     "pip": _check_pip,
