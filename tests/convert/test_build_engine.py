@@ -50,7 +50,7 @@ def left_behind(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-def test_bundle_holds_model_and_papers(arguments: list[str], target: Path, crops: Path) -> None:
+def test_bundle_holds_model_and_manifest(arguments: list[str], target: Path, crops: Path) -> None:
     assert main([str(TINY), *arguments]) == 0
     assert left_behind(target) == ["engine.json", "model.onnx"]
     assert left_behind(target.parent) == ["tiny.engine"]

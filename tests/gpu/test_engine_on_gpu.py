@@ -223,7 +223,7 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{ROOT / 'runtime'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
 
 
-def test_damaged_plan_with_papers_in_order(build: Build, tmp_path: Path) -> None:
+def test_damaged_plan_with_manifest_in_order(build: Build, tmp_path: Path) -> None:
     """TensorRT itself is asked, and gives no exception but None."""
     broken = tmp_path / "broken.engine"
     shutil.copytree(build(TINY, "fp32"), broken)

@@ -132,12 +132,12 @@ def test_manifests_that_are_wrong(bundle: Path, key: str, value: Any, says: str)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100000, b'{"format": 1}'])
-def test_papers_that_are_none(bundle: Path, text: bytes) -> None:
+def test_manifests_that_are_none(bundle: Path, text: bytes) -> None:
     (bundle / "engine.json").write_bytes(text)
     assert "build it again" in refusal(bundle)
 
 
-def test_folder_without_papers(bundle: Path) -> None:
+def test_folder_without_manifest(bundle: Path) -> None:
     (bundle / "engine.json").unlink()
     assert "holds no engine.json" in refusal(bundle)
 
@@ -149,7 +149,7 @@ def test_file_missing_or_replaced(bundle: Path) -> None:
     assert "model.onnx: missing" in refusal(bundle)
 
 
-def test_papers_of_another_model(bundle: Path) -> None:
+def test_manifest_of_another_model(bundle: Path) -> None:
     change(bundle, "model", SPEC.to_dict() | {"name": "other"})
     assert "describe different models" in refusal(bundle)
 

@@ -190,7 +190,7 @@ def test_machines_that_do_not_fit(bundle: Path, gpu: FakeGpu, says: str) -> None
         ),
     ],
 )
-def test_papers_that_do_not_fit(bundle: Path, change: Callable[..., None], values: Any, says: str) -> None:
+def test_manifests_that_do_not_fit(bundle: Path, change: Callable[..., None], values: Any, says: str) -> None:
     change(**values)
     with installed(FakeGpu()) as gpu:
         sys.modules["tensorrt"].__spec__ = object()  # type: ignore[assignment]  # as an installed module has

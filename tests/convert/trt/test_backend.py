@@ -69,7 +69,7 @@ def test_turing_gets_scores_without_matrix_products(tmp_path: Path, crops: Path)
     assert set(convolutions(layers).values()) == {"Half"}
 
 
-def test_bundle_and_its_papers(tmp_path: Path, crops: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bundle_and_its_manifest(tmp_path: Path, crops: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target, _ = build(TINY, "int8", tmp_path, crops, "--target", "sm_86,sm_89", "--max-batch", "4")
     plans = ["decoder-1.plan", "decoder.plan", "encoder.plan"]  # the first for just one picture
     assert sorted(path.name for path in target.iterdir()) == [*plans, "engine.json"]

@@ -28,7 +28,7 @@ std::filesystem::path folder() {
     return path;
 }
 
-void open_papers(const std::uint8_t* data, std::size_t size_bytes) {
+void open_manifest(const std::uint8_t* data, std::size_t size_bytes) {
     static const auto engine = folder();
     std::ofstream(engine / "engine.json")
         .write(reinterpret_cast<const char*>(data), static_cast<std::streamsize>(size_bytes));
@@ -52,7 +52,7 @@ void read_picture(const std::uint8_t* data, std::size_t size_bytes) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size_bytes) {
-    open_papers(data, size_bytes);
+    open_manifest(data, size_bytes);
     read_picture(data, size_bytes);
     return 0;
 }
