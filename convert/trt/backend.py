@@ -9,6 +9,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from robustscanner.engine import DECODER_NAME, ENCODER_NAME, SINGLE_NAME, BatchRange
+from robustscanner.gpu.decoding import canvas_widths
 from robustscanner.output import replacing
 
 from ..engine.product import Product
@@ -20,7 +21,8 @@ from ..quantize import Quantized, QuantizeOptions, describe, quantize
 from .attention import TURING, fuse_attention, spread_scores
 from .builder import BuilderOptions, Plan, build_plan, list_network, runs_here
 from .calibrator import calibrating
-from .half import score_nodes, to_half
+from .extent import OpenShapes, open_shapes
+from .half import exact_nodes, to_half
 from .layers import Layer, convolution_precisions, kernels, layers_to_json, requantising, summarise
 from .library import Library
 from .row_lstm import unroll_rows
@@ -52,6 +54,7 @@ class Graphs:
     encoder: ModelProto
     decoder: ModelProto
     quantized: Quantized | None  # before types
+    open_shapes: OpenShapes  # of their inputs
 
     def __iter__(self) -> Iterator[tuple[str, ModelProto]]:
         yield "encoder", self.encoder
@@ -67,6 +70,7 @@ def make(
         EngineError: TensorRT refuses.
     """
     graphs = prepare(source, calibration, library, options)
+    options = _with_shapes(options, graphs)
     plans = {f"{name}.plan": _build(name, graph, calibration, library, options) for name, graph in graphs}
     if options.builder.batch.min == 1 < options.builder.batch.max:
         alone = replace(options, builder=replace(options.builder, batch=BatchRange(1, 1, 1)))
@@ -94,6 +98,7 @@ def preview(
 ) -> tuple[list[tuple[str, str]], list[Layer]]:
     """Parses, builds nothing: lines of a summary, and the layers of both networks before anything is fused."""
     graphs = prepare(source, calibration, library, options)
+    options = _with_shapes(options, graphs)
     layers = [
         layer
         for name, graph in graphs
@@ -116,11 +121,16 @@ def prepare(source: Source, calibration: CalibrationSet, library: Library, optio
     strong = library.is_strong(options.builder.typing)
     if strong:  # as are all versions that fuse such sums
         encoder, decoder = fuse_attention(encoder, decoder)
+    shapes = open_shapes(encoder, decoder, canvas_widths(source.spec))
     if options.builder.precision != "fp32" and strong:
         encoder, decoder = to_half(encoder, HALF_ENDS), to_half(decoder, HALF_ENDS)
     if TURING in options.builder.targets:
         encoder = spread_scores(encoder)
-    return Graphs(encoder, decoder, quantized)
+    return Graphs(encoder, decoder, quantized, shapes)
+
+
+def _with_shapes(options: TensorRTOptions, graphs: Graphs) -> TensorRTOptions:
+    return replace(options, builder=replace(options.builder, open_shapes=graphs.open_shapes))
 
 
 def save_layers(path: Path, layers: Sequence[Layer], library: Library, source: str) -> None:
@@ -153,7 +163,7 @@ def _build(
 def _float32(name: str, graph: ModelProto) -> frozenset[str]:
     """Nodes that weakly typed networks are told to keep FP32: scores, and pixels before they are normalised."""
     pixels = [node.name for node in graph.graph.node[:8] if node.op_type in ("Sub", "Div")] if name == "encoder" else []
-    return score_nodes(graph.graph) | frozenset(pixels)
+    return exact_nodes(graph.graph) | frozenset(pixels)
 
 
 def _device(library: Library, options: BuilderOptions) -> dict[str, str]:

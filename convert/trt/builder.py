@@ -16,6 +16,7 @@ from robustscanner.errors import EngineError
 from robustscanner.gpu.device import import_pycuda
 from robustscanner.output import OutputError, replacing
 
+from .extent import OpenShapes
 from .layers import Layer, LayerTensor, make_layer, parse_inspector, parse_log, type_name
 from .library import Library, local_gpu
 from .watch import BuildWatch
@@ -50,6 +51,7 @@ class BuilderOptions:
     workspace_mib: int | None = None  # scratch memory for one layer; None: what the GPU has
     optimization_level: int | None = None  # 0…5: how long to look for fast kernels; None: TensorRT's own choice, 3
     version_compatible: bool = False  # newer versions of TensorRT can load the plan, and run what code it brings
+    open_shapes: OpenShapes = field(default_factory=dict)  # of inputs in which more than the batch is open
     targets: tuple[str, ...] = ()  # "sm_86", …: TensorRT-RTX only; none: any GPU that it supports
 
 
@@ -312,10 +314,12 @@ class _Build:
         inputs = [network.get_input(index) for index in range(network.num_inputs)]
         for tensor in inputs:
             first, *rest = tensor.shape
-            if -1 in rest:
-                raise EngineError(f"input {tensor.name!r} of shape {(first, *rest)}: only the batch may be open")
-            if first == -1:
-                profile.set_shape(tensor.name, *((size, *rest) for size in (batch.min, batch.opt, batch.max)))
+            shapes = self._options.open_shapes.get(tensor.name, ((first, *rest),) * 3)
+            if -1 in shapes[0][1:]:
+                raise EngineError(f"input {tensor.name!r} of shape {(first, *rest)}: nobody says how large it may be")
+            if -1 in (first, *rest):
+                sizes = zip((batch.min, batch.opt, batch.max), shapes, strict=True)
+                profile.set_shape(tensor.name, *((size if first == -1 else first, *shape[1:]) for size, shape in sizes))
         if config.add_optimization_profile(profile) < 0:
             raise EngineError(self._explain("refuses the batch sizes", self._last_errors()))
         if self._calibrator is not None and not config.set_calibration_profile(profile):

@@ -27,6 +27,25 @@ def score_nodes(graph: GraphProto) -> frozenset[str]:
     return frozenset(node.name for node in (*masked, *products, *softmaxes))
 
 
+def exact_nodes(graph: GraphProto) -> frozenset[str]:
+    """Names of the nodes that compute in float32: attention from scores to softmax, and what CTC says.
+
+    CTC multiplies probabilities of many columns, far below what half precision has: exact is all between its last
+    product with weights and what a step or the next one reads.
+    """
+    weights = {tensor.name for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    found: set[str] = set()
+    waiting = [value.name for value in graph.output if value.name.startswith("ctc_")]
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is None or node.name in found or (node.op_type in _PRODUCTS and not weights.isdisjoint(node.input)):
+            continue
+        found.add(node.name)
+        waiting += node.input
+    return score_nodes(graph) | found
+
+
 def _summed(graph: GraphProto) -> frozenset[str]:
     """Names of the nodes whose results are summed up: products of matrices, written as what they are."""
     terms = {node.input[0] for node in graph.node if node.op_type == "ReduceSum"}
@@ -58,7 +77,7 @@ class _Typist:
 
     def __init__(self, model: ModelProto, half_ends: frozenset[str]) -> None:
         self._graph, self._half_ends = model.graph, half_ends
-        self._exact = score_nodes(model.graph) | _summed(model.graph)
+        self._exact = exact_nodes(model.graph) | _summed(model.graph)
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._floats = _float_tensors(model)
         self._half: set[str] = set()  # tensors that are half as they stand

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from robustscanner.spec import ModelSpec
+
 # Expected times are averaged over these word lengths: a word of a sign rarely has more letters, and a schedule chosen
 # for the longest possible word would run thirty steps to read "EXIT".
 TYPICAL_LETTERS = range(2, 13)
@@ -61,6 +63,12 @@ def decode(machine: Machine, blocks: int, *, lookahead: int) -> int:
             return block
         machine.queue(block)
     return blocks
+
+
+def canvas_widths(spec: ModelSpec) -> tuple[int, ...]:
+    """Widths in pixels that canvases may have, ascending."""
+    widths: tuple[int, ...] = getattr(spec.input, "canvas_widths", (spec.input.width_px,))
+    return widths
 
 
 def batch_buckets(smallest: int, largest: int) -> tuple[int, ...]:

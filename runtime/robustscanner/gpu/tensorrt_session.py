@@ -19,6 +19,7 @@ from robustscanner.gpu.decoding import (
     Schedule,
     batch_buckets,
     bucket_for,
+    canvas_widths,
     choose_schedule,
     chunks,
     decode,
@@ -211,11 +212,6 @@ class _Worker:
         for bucket in self._prepared.values():
             bucket.forget()
         self._prepared.clear()
-
-
-def canvas_widths(spec: ModelSpec) -> tuple[int, ...]:
-    """Widths in pixels that canvases may have, ascending."""
-    return (spec.input.width_px,)
 
 
 def _blank(spec: ModelSpec, width_px: int) -> tuple[Images, Widths]:
