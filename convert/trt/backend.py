@@ -116,7 +116,7 @@ def prepare(source: Source, calibration: CalibrationSet, library: Library, optio
     if options.builder.precision == "int8" and not options.calibrator:
         quantized = quantize(encoder, calibration, options.quantize, for_tensorrt=True)
         encoder = quantized.model
-    if options.row_lstm == "wavefront":
+    if options.row_lstm == "wavefront" and any(node.op_type == "LSTM" for node in encoder.graph.node):
         encoder = unroll_rows(encoder)
     strong = library.is_strong(options.builder.typing)
     if strong:  # as are all versions that fuse such sums

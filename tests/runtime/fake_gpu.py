@@ -37,7 +37,10 @@ class Wrong(AssertionError):
 
 
 def plan(model: onnx.ModelProto, smallest: int = 1, largest: int = 8, **facts: Any) -> bytes:
-    """What a builder would have made of a model; `facts` replace what the plan says of itself."""
+    """What a builder would have made of a model; `facts` replace what the plan says of itself.
+
+    One of them is "shapes": of inputs in which more than the batch is open, smallest, usual and largest.
+    """
     header = json.dumps({"magic": "plan", "min": smallest, "max": largest, **facts})
     return header.encode() + b"\n" + model.SerializeToString()
 
@@ -278,9 +281,11 @@ class ICudaEngine(_Masked):
         return self._model.shape(name)
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
-        shape = self.get_tensor_shape(name)
+        shapes = self._facts.get("shapes", {}).get(name, [self.get_tensor_shape(name)] * 3)
         sizes = (self._facts["min"], self._facts["min"], self._facts["max"])
-        return [tuple(size if axis == -1 else axis for axis in shape) for size in sizes]
+        return [
+            tuple(size if axis == -1 else axis for axis in shape) for size, shape in zip(sizes, shapes, strict=True)
+        ]
 
     def create_engine_inspector(self) -> Any:
         return SimpleNamespace(get_engine_information=lambda layer_format: "{}")

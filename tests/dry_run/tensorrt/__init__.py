@@ -34,7 +34,8 @@ def _build(model: bytes, notes: fake_tensorrt.Notes) -> bytes | None:
         if not _builds(rtx, model, notes):
             return None
     smallest, _, largest = next(iter(notes.profiles.values()))
-    return fake_gpu.plan(onnx.load_model_from_string(model), smallest[0], largest[0])
+    shapes = {name: [(-1, *shape[1:]) for shape in found] for name, found in notes.profiles.items()}
+    return fake_gpu.plan(onnx.load_model_from_string(model), smallest[0], largest[0], shapes=shapes)
 
 
 def _builds(rtx: Any, model: bytes, notes: fake_tensorrt.Notes) -> bool:

@@ -161,6 +161,58 @@ def test_batches_are_made_ready_when_it_is_opened(open_: Open) -> None:
         assert gpu.calls["create_execution_context"] == contexts
 
 
+OPEN_ENCODER = """<ir_version: 8, opset_import: ["": 17]>
+encoder (uint8[N, 48, W, 3] images, int32[N] valid_width) => (float[N, W] columns) {
+  row = Gather <axis = 1> (images, first)
+  red = Gather <axis = 2> (row, first)
+  columns = Cast <to = 1> (red)
+}"""
+OPEN_STEP = """<ir_version: 8, opset_import: ["": 17]>
+step (float[N, W] columns, int32[N, 12] tokens, float[N, 12] scores, int32[1] step, int32[N] token, int32[N] running,
+      float[N, W] carried)
+  => (int32[N, 12] tokens_next, float[N, 12] scores_next, int32[1] step_next, int32[N] token_next,
+      int32[N] running_next, float[N, W] carried_next, int32[1] going) {
+  here = Gather <axis = 1> (columns, step)
+  said = Cast <to = 6> (here)
+  is_here = Equal (places, step)
+  tokens_next = Where (is_here, said, tokens)
+  carried_next = Add (carried, columns)
+  mean = ReduceMean <axes = [1], keepdims = 1> (carried_next)
+  scores_next = Where (is_here, mean, scores)
+  token_next = Squeeze (said, second)
+  running_next = Identity (running)
+  going = ReduceMax <axes = [0], keepdims = 1> (running)
+  step_next = Add (step, one)
+}"""
+
+
+def test_canvases_of_several_widths(tmp_path: Path, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that says its pixels, and carries along a state as wide as the canvas."""
+    constants = {"first": np.array(0, np.int64), "second": np.array([1], np.int64), "one": np.array([1], np.int32)}
+    constants["places"] = np.arange(12, dtype=np.int32)[None]
+    wide = [(-1, 96), (-1, 96), (-1, 160)]
+    shapes = {"images": [(-1, 48, width, 3) for _, width in wide], "columns": wide, "carried": wide}
+    paths = [tmp_path / "encoder.plan", tmp_path / "decoder.plan"]
+    for path, text in zip(paths, (OPEN_ENCODER, OPEN_STEP), strict=True):
+        model = onnx.parser.parse_model(text)
+        model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
+        path.write_bytes(plan(model, largest=4, shapes=shapes))
+    monkeypatch.setattr("robustscanner.gpu.tensorrt_session.canvas_widths", lambda spec: (96, 128, 160))
+    options = SessionOptions(threads=1, gpu=FIXED)
+    with installed(FakeGpu()) as gpu, TensorRTSession(paths, spec, backend="tensorrt", options=options) as session:
+        for count, width in ((1, 160), (3, 96), (4, 128), (2, 96), (1, 96), (3, 160)):
+            images = np.random.default_rng(width).integers(0, 90, (count, 48, width, 3), np.uint8)
+            tokens, scores = session.run(images, np.full(count, width, np.int32))
+            np.testing.assert_array_equal(tokens, images[:, 0, :12, 0])
+            steps = np.arange(1, 13)
+            np.testing.assert_allclose(scores, images[:, 0, :, 0].mean(1)[:, None] * steps, rtol=1e-5)
+        with pytest.raises(EngineError, match=r"given uint8 \[1, 48, 100, 3\], not uint8 \[1, 48, 160, 3\]"):
+            session.run(np.zeros((1, 48, 100, 3), np.uint8), np.full(1, 100, np.int32))
+        before = gpu.left()
+        session.run(np.zeros((4, 48, 128, 3), np.uint8), np.full(4, 128, np.int32))
+        assert gpu.left() == before
+
+
 def test_one_picture_has_a_step_of_its_own(
     bundle: Path, spec: ModelSpec, halves: tuple[onnx.ModelProto, onnx.ModelProto], reference: OnnxSession
 ) -> None:
