@@ -229,7 +229,7 @@ def _fill(network: Any, graph: onnx.GraphProto, module: Any) -> None:
     for node in graph.node:
         for name in node.output:
             tensors[name] = _make(module.ITensor, name=name, shape=(-1, 4), dtype=module.DataType.FLOAT)
-        inputs = [tensors[name] for name in node.input if name not in weights]
+        inputs = [tensors[name] for name in node.input if name and name not in weights]
         network._layers.append(_layer(node, inputs, [tensors[name] for name in node.output], module))
     network.num_inputs, network.num_layers = len(network._inputs), len(network._layers)
     network.get_input = network._inputs.__getitem__
