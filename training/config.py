@@ -59,10 +59,10 @@ class TrainConfig:
                 raise ConfigError(f"{key}: {getattr(self, key)!r} is not one of {', '.join(choices)}")
         for key, (lowest, highest) in _LIMITS.items():
             if not lowest <= getattr(self, key) <= highest:
-                raise ConfigError(f"{key}: {getattr(self, key)} is not within {lowest:g} and {highest:g}")
+                raise ConfigError(f"{key}: {getattr(self, key)} is not between {lowest:g} and {highest:g}")
         _check_pattern("photo_pattern", self.photo_pattern)
         if self.qat and self.precision != "fp32":
-            raise ConfigError(f"qat: drowns in the rounding of {self.precision}; set precision=fp32")
+            raise ConfigError(f"qat: {self.precision} is too coarse to learn 8-bit steps; set precision=fp32")
 
     @property
     def spec(self) -> ModelSpec:

@@ -21,12 +21,12 @@ def load_teacher(path: Path, student: ModelSpec) -> RobustScanner:
     """
     model, _ = load_checkpoint(path)
     if model.spec.charset != student.charset:
-        raise SpecError(f"{path}: reads other characters than the student; set the student's characters to its")
+        raise SpecError(f"{path}: reads other characters than the student; give the student the same characters")
     sees, shown = _canvas(model.spec.input), _canvas(student.input)
     if sees != shown:
-        raise SpecError(f"{path}: was trained on canvases {sees}, the student's are {shown}; make them alike")
+        raise SpecError(f"{path}: was trained on canvases {sees}, the student's are {shown}; use the same")
     if model.spec.network.max_length < student.network.max_length:
-        raise SpecError(f"{path}: reads {model.spec.network.max_length} steps; set the student's max_length to it")
+        raise SpecError(f"{path}: reads {model.spec.network.max_length} steps; give the student the same max_length")
     return model.requires_grad_(False)
 
 

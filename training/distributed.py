@@ -38,7 +38,7 @@ class Processes:
             DistributedError: they cannot be shared out evenly.
         """
         if words % self.count:
-            raise DistributedError(f"batch_size {words} does not share out over {self.count} processes; change one")
+            raise DistributedError(f"batch_size {words} cannot be divided by {self.count} processes; change one")
         return words // self.count
 
     def total(self, value: Tensor) -> Tensor:

@@ -49,6 +49,6 @@ class Average:
         """
         saved = {name: tensor.shape for name, tensor in tensors.items()}
         if saved != {name: tensor.shape for name, tensor in self.tensors.items()}:
-            raise SpecError("the average of the weights does not fit the model; start anew with --force")
+            raise SpecError("the average of the weights does not fit the model; start again with --force")
         for name, tensor in tensors.items():
             self.tensors[name].copy_(tensor)

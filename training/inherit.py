@@ -25,7 +25,7 @@ class Inherited:
 
     def __str__(self) -> str:
         lines = [f"{self.source.name}: keeps {len(self.kept)} characters and all weights that depend on none"]
-        lines += [f"starts {len(self.fresh)} anew: {self.fresh}"] if self.fresh else []
+        lines += [f"{len(self.fresh)} are new: {self.fresh}"] if self.fresh else []
         lines += [f"forgets {len(self.dropped)}: {self.dropped}"] if self.dropped else []
         return "; ".join(lines)
 
@@ -68,7 +68,7 @@ def _check_alike(old: ModelSpec, new: ModelSpec, path: Path) -> None:
     for part, key in [(part, key) for part, names in keys.items() for key in names]:
         has, wanted = getattr(getattr(old, part), key), getattr(getattr(new, part), key)
         if has != wanted:
-            raise SpecError(f"{path}: its {key} is {has!r}, the settings say {wanted!r}; make them alike")
+            raise SpecError(f"{path}: its {key} is {has!r}, the settings say {wanted!r}; use the same")
 
 
 def _copy_rows(target: Tensor, source: Tensor, rows: list[tuple[int, int]]) -> None:

@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that render words (default: 1)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="of the training process")
     parser.add_argument("--tensorboard", action="store_true", help="write DIR/tensorboard as well")
-    parser.add_argument("-f", "--force", action="store_true", help="start anew in a folder that holds a run")
+    parser.add_argument("-f", "--force", action="store_true", help="start again in a folder that holds a run")
     parser.add_argument("-v", "--verbose", action="store_true")
     return parser.parse_args()
 

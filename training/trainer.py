@@ -165,7 +165,7 @@ class Trainer:
         tensors, metadata = load_tensors(states[-1])
         if metadata.get(SPEC_KEY) != self.model.spec.to_json():
             raise SpecError(
-                f"{states[-1]}: belongs to another model than the configuration; choose another output folder"
+                f"{states[-1]}: belongs to another model than the settings describe; choose another output folder"
             )
         try:
             self.learner.load_state_dict(_part(tensors, "learner."))

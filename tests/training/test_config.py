@@ -35,7 +35,7 @@ def test_overrides_take_the_type_of_their_setting(path: Path) -> None:
         ("steps", "holds no value"),
         ("precision=fp8", "precision: 'fp8' is not one of"),
         ("schedule=linear", "schedule"),
-        ("real_share=1.5", "real_share: 1.5 is not within 0 and 1"),
+        ("real_share=1.5", "real_share: 1.5 is not between 0 and 1"),
         ("batch_size=0", "batch_size: 0"),
         ("ema_decay=1.0", "ema_decay"),
         ("qat=true", "set precision=fp32"),

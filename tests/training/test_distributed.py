@@ -73,7 +73,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     assert Processes(1, 3).share(6) == 2
-    with pytest.raises(DistributedError, match="batch_size 4 does not share out over 3"):
+    with pytest.raises(DistributedError, match="batch_size 4 cannot be divided by 3"):
         Processes(1, 3).share(4)
 
 

@@ -55,7 +55,7 @@ def test_the_same_characters_give_the_same_model(source: tuple[RobustScanner, Pa
 def test_says_what_was_kept(source: tuple[RobustScanner, Path]) -> None:
     text = str(inherit(model("abz"), source[1]))
     assert text == (
-        "old.safetensors: keeps 2 characters and all weights that depend on none; starts 1 anew: z; forgets 1: c"
+        "old.safetensors: keeps 2 characters and all weights that depend on none; 1 are new: z; forgets 1: c"
     )
 
 

@@ -60,7 +60,7 @@ def test_starts_from_a_model_with_other_characters(
     options = ["--set", "characters=acz", "--set", "steps=1", "--init-from", "first/best.safetensors"]
     with caplog.at_level("INFO"):
         assert train(monkeypatch, "--data", "crops=2", *options) == 0
-    assert "keeps 2 characters and all weights that depend on none; starts 1 anew: z; forgets 1: b" in caplog.text
+    assert "keeps 2 characters and all weights that depend on none; 1 are new: z; forgets 1: b" in caplog.text
     model, history = load_checkpoint(project / "run" / "best.safetensors")
     assert model.spec == ModelSpec("t", CharsetSpec.of("acz"), model.spec.input, model.spec.network)
     assert [step["steps"] for step in history] == [2, 1]
