@@ -53,8 +53,23 @@ TABLE: dict[str, set[str]] = {
         "robustscanner.spec",
     },
     "runtime/robustscanner/gpu/kernels.py": {"robustscanner.errors"},
+    "runtime/robustscanner/gpu/regions.py": {
+        "numpy",
+        "robustscanner.errors",
+        "robustscanner.preprocess",
+        "robustscanner.spec",
+    },
+    "runtime/robustscanner/gpu/crops.py": {
+        "numpy",
+        "pycuda",
+        "robustscanner.errors",
+        "robustscanner.gpu.device",
+        "robustscanner.gpu.regions",
+    },
     "runtime/robustscanner/gpu/bucket.py": {
         "numpy",
+        "robustscanner.gpu.crops",
+        "robustscanner.gpu.regions",
         "robustscanner.gpu.decoding",
         "robustscanner.errors",
         "robustscanner.gpu.device",
@@ -64,6 +79,8 @@ TABLE: dict[str, set[str]] = {
     },
     "runtime/robustscanner/gpu/tensorrt_session.py": {
         "numpy",
+        "robustscanner.gpu.crops",
+        "robustscanner.gpu.regions",
         "robustscanner.gpu.bucket",
         "robustscanner.gpu.decoding",
         "robustscanner.errors",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from robustscanner.charset import Charset
 from robustscanner.engine import default_engine, open_engine
-from robustscanner.errors import ImageError
+from robustscanner.errors import EngineError, ImageError
 from robustscanner.preprocess import draw_canvas
 from robustscanner.session import SessionOptions
 from robustscanner.source import Source, check_several, pixels_of
@@ -98,6 +98,26 @@ class Recognizer:
                 raise result
             readings.append(result)
         return readings
+
+    def read_regions(self, picture: Any, regions: Sequence[Any], *, stream: int | None = None) -> list[Reading]:
+        """Reads words of a picture that lies on the GPU, as a detector there leaves it; it is not copied to the host.
+
+        Args:
+            picture: uint8 [H, W, 3], RGB, with `__cuda_array_interface__` or DLPack, as PyTorch and CuPy have it. It
+                may be changed again when this returns.
+            regions: one word each: (x, y, width, height) in whole pixels, or four points (x, y), clockwise from where
+                the word begins at its top.
+            stream: handle of the CUDA stream that fills the picture, if it does not say so itself.
+
+        Raises:
+            ImageError: a picture or regions that cannot be read.
+            EngineError: the engine is not one for TensorRT, or failed.
+        """
+        run = getattr(self._session, "run_regions", None)
+        if run is None:
+            raise EngineError("only a TensorRT engine reads from a GPU; copy the crops to the host, and use read_batch")
+        rows = zip(*run(picture, regions, stream=stream), strict=True)
+        return [Reading(*self._charset.decode(*row)) for row in rows]
 
     def read_each(self, images: Iterable[Source]) -> Iterator[tuple[Source, Reading | ImageError]]:
         """Reads pictures as they come, a batch at a time; a bad one yields its error and does not stop the others.

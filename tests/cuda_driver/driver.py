@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +14,7 @@ SOURCE = Path(__file__).with_name("libcuda.c")
 BUILD = Path(__file__).parents[2] / "build" / "stand-in"
 NAME = "libcuda.so.1"
 LEFT = ("device allocations", "page-locked allocations", "graphs", "events", "streams", "modules", "pushed contexts")
+OFFSET = 1 << 56  # from where memory is on the host to its device address
 OUT_OF_MEMORY, ILLEGAL_ADDRESS, UNKNOWN = 2, 700, 999  # CUresult
 
 _Run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_long)
@@ -74,6 +75,7 @@ def load() -> ctypes.CDLL:
     library.standin_is_recording.argtypes = [ctypes.c_void_p]
     library.standin_break_recording.argtypes = [ctypes.c_void_p]
     library.standin_reach.argtypes, library.standin_reach.restype = [ctypes.c_uint64, ctypes.c_size_t], ctypes.c_void_p
+    library.standin_kernel.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
     library.standin_left.argtypes, library.standin_left.restype = [ctypes.c_char_p], ctypes.c_long
     for name in ("standin_name", "standin_problem"):
         getattr(library, name).argtypes, getattr(library, name).restype = [ctypes.c_int], ctypes.c_char_p
@@ -142,6 +144,11 @@ class Driver:
         while text := self._library.standin_problem(len(found)):
             found.append(text.decode())
         return found + [f"{type(error).__name__}: {error}" for error in self.errors]
+
+    def add_kernel(self, name: str, function: ctypes._CFuncPtr, sizes: Sequence[int]) -> None:
+        """What a kernel of that name does; it takes grid, block and shared bytes, and parameters of these sizes."""
+        array = (ctypes.c_size_t * len(sizes))(*sizes)
+        self._library.standin_kernel(name.encode(), ctypes.cast(function, ctypes.c_void_p), len(sizes), array)
 
     def launch(self, stream: int, work: Callable[[], int]) -> int:
         """Queues work on a stream, or into what is being recorded there; a CUresult."""

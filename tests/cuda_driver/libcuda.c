@@ -657,6 +657,11 @@ EXPORT CUresult cuModuleLoadData(void **module, const void *image) {
   return end(SUCCESS);
 }
 
+EXPORT CUresult cuModuleLoadDataEx(void **module, const void *image, unsigned count, void *options, void **values) {
+  (void)count, (void)options, (void)values;
+  return cuModuleLoadData(module, image);
+}
+
 EXPORT CUresult cuModuleUnload(void *module) {
   CALL("cuModuleUnload", 1);
   (void)module;
@@ -673,6 +678,12 @@ EXPORT CUresult cuModuleGetFunction(void **function, void *module, const char *n
   return end(kernel ? SUCCESS : NOT_FOUND);
 }
 
+EXPORT CUresult cuFuncSetBlockShape(void *function, int x, int y, int z) {
+  CALL("cuFuncSetBlockShape", 1); /* PyCUDA calls it before cuLaunchKernel, which says it again */
+  (void)function, (void)x, (void)y, (void)z;
+  return end(SUCCESS);
+}
+
 /* Parameters are copied at once, as the driver does; how many bytes each has, the test said. */
 EXPORT CUresult cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                                unsigned block_y, unsigned block_z, unsigned shared_bytes, CUstream stream,
@@ -680,11 +691,16 @@ EXPORT CUresult cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y,
   CALL("cuLaunchKernel", 1);
   const unsigned shape[7] = {grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes};
   struct Kernel *kernel = function;
-  (void)extra;
+  const uint8_t *packed = extra ? extra[1] : NULL; /* after CU_LAUNCH_PARAM_BUFFER_POINTER: as PyCUDA hands them over */
   struct Work work = {.task = KERNEL, .kernel = kernel};
   memcpy(work.shape, shape, sizeof shape);
-  for (int index = 0; index < kernel->parameters; index++)
-    memcpy(work.values + index, parameters[index], kernel->bytes[index]);
+  size_t offset = 0;
+  for (int index = 0; index < kernel->parameters; index++) {
+    size_t bytes = kernel->bytes[index];
+    offset = (offset + bytes - 1) / bytes * bytes;
+    memcpy(work.values + index, packed ? packed + offset : parameters[index], bytes);
+    offset += bytes;
+  }
   return end(put(stream, work));
 }
 
@@ -750,7 +766,7 @@ UNUSED(cuCtxCreate_v4) UNUSED(cuCtxDisablePeerAccess) UNUSED(cuCtxEnablePeerAcce
 UNUSED(cuCtxGetCacheConfig) UNUSED(cuCtxGetLimit) UNUSED(cuCtxGetSharedMemConfig) UNUSED(cuCtxSetCacheConfig)
 UNUSED(cuCtxSetLimit) UNUSED(cuCtxSetSharedMemConfig) UNUSED(cuDeviceCanAccessPeer) UNUSED(cuDeviceGetByPCIBusId)
 UNUSED(cuDeviceGetPCIBusId) UNUSED(cuEventElapsedTime) UNUSED(cuFuncGetAttribute) UNUSED(cuFuncSetAttribute)
-UNUSED(cuFuncSetBlockShape) UNUSED(cuFuncSetCacheConfig) UNUSED(cuFuncSetSharedSize) UNUSED(cuIpcCloseMemHandle)
+UNUSED(cuFuncSetCacheConfig) UNUSED(cuFuncSetSharedSize) UNUSED(cuIpcCloseMemHandle)
 UNUSED(cuIpcGetEventHandle) UNUSED(cuIpcGetMemHandle) UNUSED(cuIpcOpenEventHandle) UNUSED(cuIpcOpenMemHandle_v2)
 UNUSED(cuLaunch) UNUSED(cuLaunchGrid) UNUSED(cuLaunchGridAsync) UNUSED(cuLinkAddData_v2) UNUSED(cuLinkAddFile_v2)
 UNUSED(cuLinkComplete) UNUSED(cuLinkCreate_v2) UNUSED(cuLinkDestroy) UNUSED(cuMemAllocManaged)
@@ -763,7 +779,7 @@ UNUSED(cuMemsetD16Async) UNUSED(cuMemsetD16_v2) UNUSED(cuMemsetD2D16Async) UNUSE
 UNUSED(cuMemsetD2D32Async) UNUSED(cuMemsetD2D32_v2) UNUSED(cuMemsetD2D8Async) UNUSED(cuMemsetD2D8_v2)
 UNUSED(cuMemsetD32Async) UNUSED(cuMemsetD32_v2) UNUSED(cuMemsetD8Async) UNUSED(cuMemsetD8_v2)
 UNUSED(cuModuleGetGlobal_v2) UNUSED(cuModuleGetSurfRef) UNUSED(cuModuleGetTexRef) UNUSED(cuModuleLoad)
-UNUSED(cuModuleLoadDataEx) UNUSED(cuParamSetSize) UNUSED(cuParamSetTexRef) UNUSED(cuParamSetf) UNUSED(cuParamSeti)
+UNUSED(cuParamSetSize) UNUSED(cuParamSetTexRef) UNUSED(cuParamSetf) UNUSED(cuParamSeti)
 UNUSED(cuParamSetv) UNUSED(cuProfilerInitialize) UNUSED(cuProfilerStart) UNUSED(cuProfilerStop)
 UNUSED(cuStreamAttachMemAsync) UNUSED(cuSurfRefGetArray) UNUSED(cuSurfRefSetArray) UNUSED(cuTexRefCreate)
 UNUSED(cuTexRefDestroy) UNUSED(cuTexRefGetAddressMode) UNUSED(cuTexRefGetAddress_v2) UNUSED(cuTexRefGetArray)

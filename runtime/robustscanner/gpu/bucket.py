@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from robustscanner.errors import EngineError
+from robustscanner.gpu.crops import Cropper, DevicePicture
 from robustscanner.gpu.decoding import StepTimes
 from robustscanner.gpu.device import ALIGNMENT_BYTES, Bytes, Gpu, Launch, Recorder, RecordingError, first_line
 from robustscanner.gpu.plan import Context, Plan, Shapes, Tensor, Tensors
+from robustscanner.gpu.regions import Words
 from robustscanner.session import Images, Scores, Tokens, Widths
 from robustscanner.spec import ModelSpec
 
@@ -207,14 +209,26 @@ class Bucket:
         self._start_graph: Any = None
         self._first_graph: Any = None  # start and first block in one
         self._block_graphs: dict[int, Any] = {}  # by the state that the first step reads
+        self._encode_graph: Any = None  # for pictures that were drawn on the device
+        self._drawn = False  # there
         self._ended = False  # whether the host knows that all words have
 
     def fill(self, images: Images, valid_width: Widths) -> None:
         """Puts pictures into the input slab; rows left over repeat the last picture, and so end when it does."""
+        self._drawn = False
         for name, values in (("images", images), ("valid_width", valid_width)):
             rows = self._layouts.inputs.view(self._buffers.inputs_host, name)
             rows[: len(values)] = values
             rows[len(values) :] = values[-1]
+
+    def draw(self, cropper: Cropper, picture: DevicePicture, words: Words) -> None:
+        """Queues the drawing of words into the input slab, on the device."""
+        inputs = self._layouts.inputs
+        places, shape = inputs.at(self._buffers.inputs), inputs.shapes["images"]
+        cropper.draw(picture, words, places["images"], places["valid_width"], (shape[0], shape[1], shape[2]))
+        if self._encode_graph is None:
+            self._encode_graph = self._rig.tape.record(self._encoder, self._queue_encoder)
+        self._drawn = True
 
     def prepare(self, steps_per_launch: int) -> None:
         """Runs everything once, so that nothing is compiled or allocated later; records it where that is possible."""
@@ -237,18 +251,22 @@ class Bucket:
 
     def forget(self) -> None:
         """Frees the recordings."""
-        for recorded in (self._start_graph, self._first_graph, *self._block_graphs.values()):
+        recordings = (self._start_graph, self._first_graph, self._encode_graph, *self._block_graphs.values())
+        for recorded in recordings:
             if recorded is not None:
                 self._rig.tape.free(recorded)
-        self._start_graph, self._first_graph, self._block_graphs = None, None, {}
+        self._start_graph, self._first_graph, self._encode_graph, self._block_graphs = None, None, None, {}
 
     def start(self) -> None:
         """See `decoding.Machine`."""
         self._ended = False
-        if self._first_graph is not None:
+        recorded = self._encode_graph if self._drawn else self._start_graph
+        if self._first_graph is not None and not self._drawn:
             return  # with the first block
-        if self._start_graph is not None:
-            self._rig.tape.replay(self._start_graph)
+        if recorded is not None:
+            self._rig.tape.replay(recorded)
+        elif self._drawn:
+            self._queue_encoder()
         else:
             self._queue_start()
 
@@ -256,7 +274,7 @@ class Bucket:
         """See `decoding.Machine`."""
         parity = block * self._steps_per_launch % 2
         recorded = self._block_graphs.get(parity)
-        if block == 0 and self._first_graph is not None:
+        if block == 0 and self._first_graph is not None and not self._drawn:
             recorded = self._first_graph
         if recorded is None:
             self._queue_block(parity)
@@ -327,7 +345,11 @@ class Bucket:
         drv, buffers, inputs = self._gpu.drv, self._buffers, self._layouts.inputs
         if not buffers.inputs_mapped:
             drv.memcpy_htod_async(buffers.inputs, buffers.inputs_host[: inputs.size_bytes], self._gpu.stream)
-        drv.memcpy_dtod_async(buffers.states[0], self._fresh, self._layouts.state.size_bytes, self._gpu.stream)
+        self._queue_encoder()
+
+    def _queue_encoder(self) -> None:
+        state, size_bytes = self._buffers.states[0], self._layouts.state.size_bytes
+        self._gpu.drv.memcpy_dtod_async(state, self._fresh, size_bytes, self._gpu.stream)
         self._launch_encoder()
 
     def _queue_block(self, parity: int) -> None:

@@ -71,6 +71,12 @@ def canvas_widths(spec: ModelSpec) -> tuple[int, ...]:
     return widths
 
 
+def canvas_width(spec: ModelSpec, valid_width: int) -> int:
+    """Of the canvas for a word that is so many pixels wide on it."""
+    of_word = getattr(spec.input, "canvas_width", None)
+    return spec.input.width_px if of_word is None else int(of_word(valid_width))
+
+
 def batch_buckets(smallest: int, largest: int) -> tuple[int, ...]:
     """Batch sizes to prepare, ascending: the powers of two between the bounds, and the bounds."""
     powers = {1 << exponent for exponent in range(largest.bit_length())}

@@ -99,6 +99,23 @@ class Gpu:
         finally:
             self.drv.Context.pop()
 
+    def wait_for(self, stream: int) -> None:
+        """Lets what is queued from now on wait for what another stream, by its handle, holds at this moment."""
+        try:
+            from cuda.bindings import driver as cuda  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        except (ImportError, OSError, RuntimeError):
+            self.drv.Context.synchronize()  # waits for more, and at once
+            return
+        for_it = cuda.CUstream(stream)
+        status, event = cuda.cuEventCreate(int(cuda.CUevent_flags.CU_EVENT_DISABLE_TIMING))
+        statuses = [status]
+        if not int(status):
+            statuses += cuda.cuEventRecord(event, for_it)
+            statuses += cuda.cuStreamWaitEvent(cuda.CUstream(self.stream.handle), event, 0)
+            cuda.cuEventDestroy(event)
+        if failed := next((status for status in statuses if int(status)), None):
+            raise EngineError(f"cannot wait for stream {stream:#x} ({failed.name}); give the handle of a CUDA stream")
+
     def own(self, give_back: Callable[[], object]) -> None:
         """Notes how to give back something that uses memory, and so goes before it; the latest goes first."""
         self._owned.callback(give_back)

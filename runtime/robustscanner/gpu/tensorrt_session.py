@@ -10,15 +10,18 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from robustscanner.errors import EngineError
 from robustscanner.gpu.bucket import Bucket, Buffers, Layouts, Rig, Size, Tape, fresh_state
+from robustscanner.gpu.crops import Cropper, DevicePicture
 from robustscanner.gpu.decoding import (
     Schedule,
     batch_buckets,
     bucket_for,
+    canvas_width,
     canvas_widths,
     choose_schedule,
     chunks,
@@ -35,6 +38,7 @@ from robustscanner.gpu.device import (
     is_lost,
 )
 from robustscanner.gpu.plan import REBUILD, Library, Plan, import_tensorrt, open_plans
+from robustscanner.gpu.regions import Words, describe
 from robustscanner.session import (
     GpuOptions,
     HostFacts,
@@ -117,6 +121,32 @@ class TensorRTSession:
                 check_result(self.spec, len(images), tokens, scores)
             return tokens, scores
 
+    def run_regions(self, picture: Any, regions: Sequence[Any], *, stream: int | None = None) -> tuple[Tokens, Scores]:
+        """Reads words of a picture that lies on the GPU; it may be changed again when this returns.
+
+        Args:
+            picture: see `crops.DevicePicture.of`.
+            regions: see `regions.describe`.
+            stream: handle of the CUDA stream that fills the picture, if it does not say so itself.
+
+        Raises:
+            ImageError: a picture or regions that cannot be read.
+            EngineError: the run failed.
+        """
+        with self._lock:
+            if not self._finalize.alive:
+                raise EngineError(f"{self.path}: already closed; open it again")
+            tokens = np.empty((len(regions), self.spec.network.max_length), np.int32)
+            scores = np.empty(tokens.shape, np.float32)
+            with self._explained(), self._gpu.current():
+                found = DevicePicture.of(picture, self._gpu.stream.handle, stream)
+                words = describe(regions, *found.shape[:2], self.spec.input)
+                if found.stream is not None:
+                    self._gpu.wait_for(found.stream)
+                self._worker.read_words(found, words, tokens, scores)
+                check_result(self.spec, len(regions), tokens, scores)
+            return tokens, scores
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Whatever goes wrong inside is told in one line."""
@@ -167,6 +197,7 @@ class _Worker:
         sizes = [Size(pictures, width) for width in canvas_widths(spec) for pictures in self.buckets]
         self._rig = _make_rig(gpu, (encoder, decoder, *single), sizes, spec, cuda_graphs=options.cuda_graphs)
         self._prepared: dict[Size, Bucket] = {}
+        self._cropper: Cropper | None = None
         gpu.own(self._close)
         self.schedule = self._choose_schedule(options)
         for pictures in options.prepared or (self.buckets[0], self.buckets[-1]):
@@ -178,6 +209,29 @@ class _Worker:
         bucket.fill(images, valid_width)
         blocks = decode(bucket, self._steps // self.schedule.steps_per_launch, lookahead=self.schedule.lookahead)
         bucket.fetch(blocks, tokens, scores)
+
+    def read_words(self, picture: DevicePicture, words: Words, tokens: Tokens, scores: Scores) -> None:
+        """Reads any number of words, those of one canvas width together, into the rows given."""
+        if self._cropper is None and len(words):
+            area = self._spec.input.resize == "area"
+            self._cropper = Cropper(self._rig.gpu, self.buckets[-1], area=area)
+        widths = np.array([canvas_width(self._spec, int(valid)) for valid in words["valid"]], np.intp)
+        for width in np.unique(widths):
+            rows = np.flatnonzero(widths == width)
+            for part in chunks(len(rows), self.buckets[-1]):
+                chosen = rows[part]
+                tokens[chosen], scores[chosen] = self._read_drawn(picture, words[chosen], int(width))
+
+    def _read_drawn(self, picture: DevicePicture, words: Words, width: int) -> tuple[Tokens, Scores]:
+        assert self._cropper is not None
+        size = Size(bucket_for(len(words), self.buckets), width)
+        bucket = self._bucket(size, *_blank(self._spec, width))
+        bucket.draw(self._cropper, picture, words)
+        blocks = decode(bucket, self._steps // self.schedule.steps_per_launch, lookahead=self.schedule.lookahead)
+        tokens = np.empty((len(words), self._steps), np.int32)
+        scores = np.empty(tokens.shape, np.float32)
+        bucket.fetch(blocks, tokens, scores)
+        return tokens, scores
 
     def _bucket(self, size: Size, images: Images, valid_width: Widths) -> Bucket:
         if size in self._prepared:
