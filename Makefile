@@ -91,7 +91,7 @@ $(BIN)/python:
 # It sees the system's packages, for JetPack's TensorRT is one; where there is none, NVIDIA's wheels are taken.
 $(GPU_VENV)/gpu.done: pyproject.toml
 	$(PYTHON) -m venv --system-site-packages $(GPU_VENV)
-	$(GPU_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[gpu]'
+	$(GPU_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[cpu,gpu]'
 	$(GPU_VENV)/bin/python -c 'import $(subst -,_,$(GPU_BACKEND))' || \
 	  $(GPU_VENV)/bin/pip install --quiet --disable-pip-version-check '.[$(GPU_BACKEND)]'
 	@touch $@
