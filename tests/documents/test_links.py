@@ -1,5 +1,6 @@
-"""Every relative link of our Markdown files leads somewhere, and README stays short."""
+"""Every relative link of our Markdown files leads somewhere; README stays short, and pages in plain words."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,10 @@ def test_pages_begin_with_an_example(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert blocks(page)
     assert len(text[: text.index("```")].split()) <= 45  # a title and at most two lines come before it
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_plain_english(page: Path) -> None:
+    """Words that said something else to us than to readers."""
+    text = page.read_text(encoding="utf-8")
+    assert not re.findall(r"(?i)\b(?:mend\w*|papers|workshops?|houses?|rooms?)\b", text)
