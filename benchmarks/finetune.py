@@ -91,7 +91,8 @@ def split_by_photo(folders: Sequence[Path], count: int, photo_pattern: str) -> "
     """As many parts of about the same size, the same at each run; crops of one photo stay together."""
     import random
 
-    from training.data.folder import HoldOut, read_labels
+    from robustscanner.labels import read_labels
+    from training.data.folder import HoldOut
 
     photos: dict[tuple[Path, str], list[LabelledCrop]] = {}
     for crop in (crop for folder in folders for crop in read_labels(folder)):

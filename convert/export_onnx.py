@@ -34,30 +34,14 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Exit status 0, or 1 with one line on what to fix."""
     arguments = parse_arguments()
-    return exit_status(
-        lambda: export(arguments.checkpoint, arguments.output, fold_values=arguments.fold_values, force=arguments.force)
-    )
+    return exit_status(lambda: _run(arguments))
 
 
-def export(checkpoint: Path, output: Path, *, fold_values: bool, force: bool) -> None:
-    """Load, build, simplify, compare, save.
+def _run(arguments: argparse.Namespace) -> None:
+    from .graph.export import export
 
-    Raises:
-        RobustScannerError: a checkpoint that cannot be used, an existing output, or a graph that reads differently.
-    """
-    from training.checkpoint import load_checkpoint, load_ranges
-
-    from .graph.export import build_graph, compare, simplify
-    from .graph.model_file import file_step, prepare_output, save_model, with_metadata
-
-    prepare_output(output, force=force)
-    model, history = load_checkpoint(checkpoint)
-    graph = simplify(build_graph(model, fold_values=fold_values))
-    step = file_step("export", "convert/export_onnx.py", checkpoint) | {"fold_values": fold_values}
-    step["largest_score_difference"] = compare(graph, model)
-    graph = with_metadata(graph, model.spec, [*history, step], ranges=load_ranges(checkpoint))
-    save_model(graph, output, force=force)
-    difference = step["largest_score_difference"]
+    output = arguments.output
+    difference = export(arguments.checkpoint, output, fold_values=arguments.fold_values, force=arguments.force)
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, scores within {difference:.1e} of PyTorch")
 
 

@@ -14,7 +14,7 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
 
 from robustscanner.program import exit_status
 
-from .quantize import CALIB_DATA, MEASURED, METHODS
+from .arguments import CALIB_DATA, MEASURED, METHODS, load_crops
 
 if TYPE_CHECKING:
     from .accuracy.trial import Trial, Trials
@@ -26,7 +26,7 @@ EPILOG = """examples:
 
 Damage is shown three ways: accuracy, words that still read the same, and divergence. Divergence is how far the
 probabilities of each character move (Kullback-Leibler, nats). It shows what a few hundred words cannot, and works even
-where FP32 reads no word right. All convolutions are tried, also those that quantize.py keeps in float by default.
+where FP32 reads no word right. All layers that can be quantised are tried, also those that stay in float by default.
 """
 
 Row = dict[str, Any]  # JSON-ready
@@ -58,7 +58,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="POINTS",
         help="find the fewest layers that keep the loss below it",
     )
-    parser.add_argument("--for-tensorrt", action="store_true", help="quantise as for TensorRT")
+    parser.add_argument(
+        "--backend",
+        choices=("onnxruntime", "tensorrt"),
+        default="onnxruntime",
+        help="quantise as for which (default: %(default)s)",
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the table; needs matplotlib")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write the figures there")
     return parser.parse_args(arguments)
@@ -136,14 +141,14 @@ def _run(parsed: argparse.Namespace, about: Mapping[str, Any]) -> None:
 
 def _open_trials(source: "Source", parsed: argparse.Namespace) -> "Trials":
     from .accuracy.trial import Trials
-    from .int8.calibration import load_calibration
-    from .quantize import QuantizeOptions, report_unreadable
+    from .cpu.backend import CpuBackend
+    from .int8.recipe import Recipe
+    from .trt.backend import TensorRTBackend
 
-    calibration = load_calibration(parsed.calib_data, source.spec.input, images=parsed.calib_images)
-    report_unreadable(calibration)
-    options = QuantizeOptions(parsed.calib_method, exclude=())
-    crops = calibration.thinned(parsed.crops)
-    return Trials(source.model, source.spec, calibration, crops, options, for_tensorrt=parsed.for_tensorrt)
+    calibration = load_crops(parsed.calib_data, parsed.calib_images, source.spec.input)
+    quantise = {"onnxruntime": CpuBackend.quantise, "tensorrt": TensorRTBackend.quantise}[parsed.backend]
+    recipe = Recipe(parsed.calib_method, exclude=())
+    return Trials(quantise, source, calibration, calibration.thinned(parsed.crops), recipe)
 
 
 def _facts(source: "Source", parsed: argparse.Namespace) -> Row:
@@ -152,8 +157,7 @@ def _facts(source: "Source", parsed: argparse.Namespace) -> Row:
     from robustscanner.engine import file_sha256
 
     facts = {"model": source.spec.name, "input_sha256": file_sha256(source.path), "method": parsed.calib_method}
-    nodes = "tensorrt" if parsed.for_tensorrt else "onnxruntime"
-    return {**facts, "nodes": nodes, "versions": {"onnxruntime": onnxruntime.__version__}}
+    return {**facts, "backend": parsed.backend, "versions": {"onnxruntime": onnxruntime.__version__}}
 
 
 def _row(trial: "Trial", base: "Trial") -> Row:

@@ -3,11 +3,15 @@
 import ast
 import sys
 from collections.abc import Sequence
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+# What both backends and what measures them may use of `convert`.
+SHARED = {"convert.backend", "convert.engine", "convert.graph", "convert.int8"}
 
 # file or folder -> modules it may import, besides the standard library; the longest matching entry counts.
 # "robustscanner.*" are the library's modules, "training" and "convert" the folders of programs.
@@ -108,7 +112,13 @@ TABLE: dict[str, set[str]] = {
     },
     "runtime/robustscanner/sheet.py": {"numpy", "cv2", "robustscanner"},
     "runtime/robustscanner/recognize.py": {"robustscanner"},
-    "convert": {"numpy", "onnx", "onnxruntime", "onnxsim", "tqdm", "robustscanner", "convert"},
+    "convert": {"robustscanner", "convert"},  # programs, and what they share
+    "convert/sensitivity.py": {"onnxruntime", "robustscanner", "convert"},
+    "convert/import_checkpoint.py": {"torch", "robustscanner", "convert", "training.checkpoint", "training.model"},
+    "convert/backend.py": {"convert.engine", "convert.int8"},
+    "convert/foreign": {"numpy", "robustscanner.errors", "robustscanner.spec", "convert.foreign"},
+    "convert/foreign/weight_file.py": {"numpy", "robustscanner.errors", "convert.foreign", "training.checkpoint"},
+    "convert/graph": {"numpy", "onnx", "robustscanner", "convert.graph"},
     "convert/graph/export.py": {
         "numpy",
         "onnx",
@@ -116,21 +126,21 @@ TABLE: dict[str, set[str]] = {
         "onnxsim",
         "torch",
         "robustscanner",
-        "convert",
+        "convert.graph",
+        "training.checkpoint",
         "training.model",
     },
-    "convert/trt/library.py": {"robustscanner.errors", "tensorrt", "tensorrt_rtx"},
-    "convert/trt/builder.py": {"onnx", "robustscanner", "convert"},
-    "convert/trt/calibrator.py": {"numpy", "pycuda", "robustscanner", "convert"},
-    "convert/trt/layers.py": set(),
+    "convert/int8": {"numpy", "onnx", "robustscanner", "convert.graph", "convert.int8"},
+    "convert/int8/calibration.py": {"numpy", "onnx", "onnxruntime", "tqdm", "robustscanner"},
+    "convert/engine": {"numpy", "onnx", "robustscanner", "convert.graph", "convert.engine"},
+    "convert/engine/product.py": {"robustscanner.engine"},
+    "convert/accuracy": {"numpy", "onnx", "onnxruntime", "tqdm", "robustscanner", "convert.accuracy", *SHARED},
     "convert/accuracy/chart.py": {"matplotlib"},
+    "convert/cpu": {"numpy", "onnx", "onnxruntime", "robustscanner", "convert.cpu", *SHARED},
+    "convert/trt": {"numpy", "onnx", "onnxruntime", "robustscanner", "convert.trt", *SHARED},
+    "convert/trt/library.py": {"robustscanner.errors", "tensorrt", "tensorrt_rtx"},
+    "convert/trt/layers.py": set(),
     "convert/trt/watch.py": {"tqdm"},
-    "convert/export_onnx.py": {"robustscanner", "convert", "training.checkpoint"},
-    "convert/foreign/safe_pickle.py": {"numpy", "robustscanner.errors"},
-    "convert/foreign/dictionary.py": {"robustscanner.errors", "robustscanner.spec"},
-    "convert/foreign/layouts.py": {"numpy", "robustscanner.errors", "robustscanner.spec", "convert"},
-    "convert/foreign/weight_file.py": {"numpy", "robustscanner.errors", "convert", "training.checkpoint"},
-    "convert/import_checkpoint.py": {"torch", "robustscanner", "convert", "training.checkpoint", "training.model"},
     "training": {"numpy", "cv2", "PIL", "torch", "safetensors", "tqdm", "yaml", "lmdb", "robustscanner", "training"},
     "benchmarks/lmdb_stream.py": {"numpy", "cv2", "robustscanner", "training", "benchmarks"},
     "benchmarks/finetune.py": {"robustscanner", "training", "benchmarks"},
@@ -199,6 +209,20 @@ def forbidden(path: Path, source: str) -> list[str]:
 @pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_imports_only_what_the_table_allows(path: Path) -> None:
     assert forbidden(path, path.read_text(encoding="utf-8")) == []
+
+
+def test_nothing_imports_in_a_circle() -> None:
+    """Late imports count, those for type checkers alone do not; names that are no files lead nowhere."""
+    graph: dict[str, list[str]] = {}
+    for path in sources():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                node.body = []
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        parts = parts[parts[0] == "runtime" :]
+        graph[".".join(parts).removesuffix(".__init__")] = imports(tree, parts[:-1])
+    TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 @pytest.mark.parametrize("name", LAZY)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustscanner.errors import SpecError
 from robustscanner.output import replacing
-from robustscanner.spec import HISTORY_KEY, RANGES_KEY, SPEC_KEY, ModelSpec
+from robustscanner.spec import HISTORY_KEY, SPEC_KEY, ModelSpec, to_metadata, trained_ranges
 from training.model.robustscanner import RobustScanner
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -42,20 +42,16 @@ def save_checkpoint(
     path: Path, model: RobustScanner, history: Sequence[dict[str, Any]], *, ranges: Ranges | None = None
 ) -> None:
     """A trained model: weights, spec, what was done to it, and the ranges it was trained to be rounded within."""
-    metadata = {SPEC_KEY: model.spec.to_json(), HISTORY_KEY: json.dumps(list(history))}
-    if ranges is not None:
-        metadata[RANGES_KEY] = json.dumps(dict(ranges))
-    save_tensors(path, model.state_dict(), metadata)
+    save_tensors(path, model.state_dict(), to_metadata(model.spec, history, ranges=ranges))
 
 
-def load_ranges(path: Path) -> Ranges | None:
-    """Activation ranges of a checkpoint that was trained with rounding, by tensor name; None for others.
+def load_ranges(path: Path) -> Ranges:
+    """Activation ranges of a checkpoint that was trained with rounding, by tensor name; {} of others.
 
     Raises:
         SpecError: missing or not a safetensors file.
     """
-    text = load_tensors(path)[1].get(RANGES_KEY)
-    return {name: (low, high) for name, (low, high) in json.loads(text).items()} if text else None
+    return trained_ranges(load_tensors(path)[1])
 
 
 def load_checkpoint(path: Path) -> tuple[RobustScanner, list[dict[str, Any]]]:

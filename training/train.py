@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from training.config import TrainConfig
     from training.data.stream import MixedStream
-    from training.data.word_source import Source
+    from training.data.word_source import WordSource
     from training.distributed import Processes
     from training.trainer import Trainer
 
@@ -133,21 +133,21 @@ def _train(
         trainer.run(batches, report)
 
 
-def _sources(arguments: argparse.Namespace, config: "TrainConfig") -> "list[Source]":
+def _sources(arguments: argparse.Namespace, config: "TrainConfig") -> "list[WordSource]":
     """What to train on; of --crops, every crop is as likely as any other."""
+    from robustscanner.labels import read_labels
     from training.config import ConfigError
-    from training.data.folder import read_labels
-    from training.data.word_source import Source
+    from training.data.word_source import WordSource
 
     if arguments.data and (arguments.words or arguments.crops):
         raise ConfigError("--data: says where all words come from; leave out --words and --crops")
     if arguments.data:
-        return [Source.parse(text) for text in arguments.data]
+        return [WordSource.parse(text) for text in arguments.data]
     counts = [len(read_labels(folder)) for folder in arguments.crops]
     real_share = (config.real_share if arguments.words else 1.0) if counts else 0.0
     shares = [(folder, real_share * count / sum(counts)) for folder, count in zip(arguments.crops, counts, strict=True)]
-    sources = [Source("render", arguments.words, 1 - real_share)] if arguments.words and real_share < 1 else []
-    return [*sources, *(Source("folder", folder, share) for folder, share in shares if share)]
+    sources = [WordSource("render", arguments.words, 1 - real_share)] if arguments.words and real_share < 1 else []
+    return [*sources, *(WordSource("folder", folder, share) for folder, share in shares if share)]
 
 
 def _check_arguments(arguments: argparse.Namespace, config: "TrainConfig") -> None:
@@ -186,7 +186,7 @@ def _open_folder(arguments: argparse.Namespace, trainer: "Trainer") -> Any:
     return open_board(folder.tensorboard, trainer.step) if arguments.tensorboard else None
 
 
-def _open_stream(sources: "list[Source]", config: "TrainConfig", processes: "Processes") -> "MixedStream":
+def _open_stream(sources: "list[WordSource]", config: "TrainConfig", processes: "Processes") -> "MixedStream":
     from training.data.stream import MixedStream
     from training.data.word_source import open_sources
 

@@ -14,11 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from robustscanner import __version__
 from robustscanner.errors import SpecError
+from robustscanner.labels import LabelledCrop
 from robustscanner.metrics import Accuracy, score_words
 from robustscanner.spec import HISTORY_KEY, SPEC_KEY
 from training.checkpoint import load_tensors, save_checkpoint, save_tensors
 from training.config import ConfigError, TrainConfig
-from training.data.folder import LabelledCrop
 from training.data.stream import Batch
 from training.distill import teach
 from training.distributed import Processes, share_batch_norm

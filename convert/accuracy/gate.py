@@ -1,10 +1,9 @@
 """The gate an engine has to pass: how much accuracy it may lose, and which layers return to FP32 when it loses more."""
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from robustscanner.errors import EngineError
@@ -12,9 +11,10 @@ from robustscanner.errors import EngineError
 if TYPE_CHECKING:
     from robustscanner.engine import EngineAccuracy
 
+    from ..backend import Quantise
     from ..engine.source import Source
     from ..int8.calibration import CalibrationSet
-    from ..quantize import QuantizeOptions
+    from ..int8.recipe import Recipe
     from .trial import Trial, Trials
 
 RANKING_CROPS = 64  # enough to rank layers; whether an engine passes is decided on all crops
@@ -48,7 +48,7 @@ class GateOptions:
         )
 
     def step(self, accuracy: "EngineAccuracy", restored: Sequence[str]) -> dict[str, Any]:
-        """A line of the engine's history; `restored` are patterns of layers that went back to FP32 for the gate."""
+        """A line of the engine's history; `restored` are the layers that went back to FP32 for the gate."""
         drop = round(drop_points(accuracy), 4)
         facts = {"max_drop_points": self.max_drop_points, "drop_points": drop, "restored": list(restored)}
         return {"step": "gate", "tool": "convert/build_engine.py", **facts}
@@ -114,25 +114,16 @@ def choose_float_layers(ranking: Sequence[str], trials: "Trials", max_drop_point
 
 
 def repair(
-    source: "Source",
-    calibration: "CalibrationSet",
-    options: "QuantizeOptions",
-    gate: GateOptions,
-    *,
-    for_tensorrt: bool,
-) -> "QuantizeOptions":
-    """Options that exclude as many more layers as the gate asks for.
+    quantise: "Quantise", source: "Source", calibration: "CalibrationSet", recipe: "Recipe", gate: GateOptions
+) -> tuple[str, ...]:
+    """Layers of a recipe that have to go back to FP32 to pass the gate.
 
     Raises:
         EngineError: no layer could stay in 8 bits.
     """
-    from ..cpu.graph import for_cpu
-    from .trial import Trials, exact_pattern
+    from .trial import Trials
 
-    model = source.model if for_tensorrt else for_cpu(source.model, source.spec)  # what will be quantised
-    trials = Trials(
-        model, source.spec, calibration, calibration, options, for_tensorrt=for_tensorrt, reference=source.model
-    )
+    trials = Trials(quantise, source, calibration, calibration, recipe)
     ranking = rank_layers(try_alone(trials.on(calibration.thinned(RANKING_CROPS))))
     choice = choose_float_layers(ranking, trials, gate.max_drop_points)
     if len(choice.float_layers) == len(trials.layers):
@@ -140,39 +131,4 @@ def repair(
             f"--max-drop {gate.max_drop_points:g}: no layer can stay in 8 bits; "
             "try --calib-method mse, or build it with --fp16 or --fp32"
         )
-    return replace(options, exclude=(*options.exclude, *map(exact_pattern, choice.float_layers)))
-
-
-def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `build_engine.py`."""
-    parser.add_argument(
-        "--max-drop",
-        type=_points,
-        metavar="POINTS",
-        help="refuse an engine that reads fewer calibration words than FP32, by more than this many percentage points",
-    )
-    parser.add_argument(
-        "--repair", action="store_true", help="with --max-drop: restore layers to FP32 until it fits, instead"
-    )
-
-
-def gate_options(parsed: argparse.Namespace) -> GateOptions | None:
-    """What `add_gate_arguments` parsed.
-
-    Raises:
-        EngineError: `--repair` where there is nothing to repair.
-    """
-    if parsed.repair and (parsed.max_drop is None or parsed.precision != "int8"):
-        what = "has no bound to reach; give --max-drop POINTS" if parsed.max_drop is None else "is for --int8 only"
-        raise EngineError(f"--repair: {what}, or leave it out")
-    return None if parsed.max_drop is None else GateOptions(parsed.max_drop, parsed.repair)
-
-
-def _points(text: str) -> float:
-    try:
-        points = float(text)
-    except ValueError:
-        points = -1
-    if not 0 <= points <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of percentage points, 0 to 100")
-    return points
+    return choice.float_layers

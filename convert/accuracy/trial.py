@@ -1,4 +1,4 @@
-"""Tries out which convolutions may compute in 8 bits: reads labelled crops with some of them quantised."""
+"""Tries out which layers may compute in 8 bits: reads labelled crops with some of them quantised."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +13,12 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from robustscanner.charset import Charset
 from robustscanner.errors import EngineError
 from robustscanner.metrics import score_words
-from robustscanner.spec import ModelSpec
 
+from ..backend import Quantise
+from ..engine.source import Source
 from ..graph.edit import copy_model
 from ..int8.calibration import CalibrationSet, Histogram, Inputs, Ranges, collect_histograms
-from ..int8.qdq_onnxruntime import place
-from ..quantize import QuantizeOptions, quantize
+from ..int8.recipe import Quantized, Recipe
 
 _LOGITS = "step_logits"  # added output: the loop's logits, (steps that ran, N, classes)
 _FATAL = 4  # ONNX Runtime's log severity
@@ -48,63 +48,54 @@ class _Word:
 class Trials:
     """One float model, the crops its ranges come from, and the crops it is tried on.
 
-    Everything runs on the CPU, with the Q/DQ nodes of the backend that the engine is for. What stays unquantised is
-    computed in float32. Ranges are measured once.
+    Tries the graph that a backend's `quantise` gives, and always on the CPU. What stays unquantised is computed in
+    float32, also where a TensorRT engine has float16. Ranges are measured once.
     """
 
     def __init__(
         self,
-        model: ModelProto,
-        spec: ModelSpec,
+        quantise: Quantise,
+        source: Source,
         calibration: CalibrationSet,
         crops: CalibrationSet,
-        options: QuantizeOptions = QuantizeOptions(exclude=()),
-        *,
-        for_tensorrt: bool = False,
-        reference: ModelProto | None = None,
+        recipe: Recipe = Recipe(exclude=()),
     ) -> None:
-        """Takes the model to quantise, and as `reference` the one to compare it with, if that is another graph."""
-        self._reference = reference or model
-        self._model, self._spec, self._charset = model, spec, Charset(spec.charset)
-        self._calibration, self._crops, self._options, self._for_tensorrt = calibration, crops, options, for_tensorrt
+        self._quantise, self._source, self._recipe = quantise, source, recipe
+        self._calibration, self._crops = calibration, crops
+        self._charset = Charset(source.spec.charset)
         self._labels = [crop.label for crop in crops.crops]
         self.words = len(self._labels)
         self._histograms: dict[str, Histogram] = {}
-        self.layers = place(model.graph, options.exclude).convolutions  # that may be quantised, in the graph's order
 
     def on(self, crops: CalibrationSet) -> "Trials":
         """The same layers and ranges, tried on other crops."""
-        other = Trials(
-            self._model,
-            self._spec,
-            self._calibration,
-            crops,
-            self._options,
-            for_tensorrt=self._for_tensorrt,
-            reference=self._reference,
-        )
+        other = Trials(self._quantise, self._source, self._calibration, crops, self._recipe)
         other._histograms = self._histograms
         return other
 
     @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """Those that the recipe puts into 8 bits."""
+        return self._quantised(self._recipe).layers
+
+    @cached_property
     def base(self) -> Trial:
-        """The reference as it is."""
+        """The float model as it is."""
         return self._judge(self._float_words)
 
     def run(self, float_layers: Collection[str], *, method: str | None = None) -> Trial:
         """All layers in 8 bits but those named, which must be some of `layers`."""
         if not set(self.layers) - set(float_layers):
             return self.base
-        exclude = (*self._options.exclude, *map(exact_pattern, float_layers))
-        options = replace(self._options, exclude=exclude, method=method or self._options.method)
-        quantised = quantize(
-            self._model, self._calibration, options, for_tensorrt=self._for_tensorrt, collect=self._collect
-        )
-        return self._judge(self._read(quantised.model))
+        recipe = self._recipe.sparing(float_layers)
+        return self._judge(self._read(self._quantised(replace(recipe, method=method or recipe.method)).model))
 
     @cached_property
     def _float_words(self) -> list[_Word]:
-        return self._read(self._reference)
+        return self._read(self._source.model)
+
+    def _quantised(self, recipe: Recipe) -> Quantized:
+        return self._quantise(self._source, self._calibration, recipe, collect=self._collect)
 
     def _collect(
         self, model: ModelProto, tensors: Sequence[str], batches: Iterable[Inputs], *, method: str, images: int
@@ -167,8 +158,3 @@ def _divergences(before: Logits, after: Logits) -> npt.NDArray[np.float64]:
 def _log_softmax(logits: Logits) -> npt.NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
-
-
-def exact_pattern(name: str) -> str:
-    """What `--exclude` takes, made so that only this name fits."""
-    return "".join(f"[{character}]" if character in "*?[" else character for character in name)

@@ -1,74 +1,91 @@
-"""Engines for ONNX Runtime: the one graph, as it is or with Q/DQ nodes."""
+"""Engines for ONNX Runtime: the one graph, as it is or with layers in 8 bits."""
 
 import platform
 import shutil
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+
+import onnxruntime  # type: ignore[import-untyped]
+from onnx import ModelProto
 
 from robustscanner.engine import ONNX_NAME, BatchRange
 
+from ..backend import Preview
 from ..engine.product import Product
 from ..engine.source import Source
 from ..graph.model_file import file_step, save_model, with_metadata
-from ..int8.calibration import CalibrationSet
-from ..quantize import DEFAULT_EXCLUDE, Quantized, QuantizeOptions, describe, quantize
+from ..int8.calibration import CalibrationSet, Collect, collect_ranges
+from ..int8.placement import quantisable
+from ..int8.qdq_onnxruntime import quantise_convolutions
+from ..int8.recipe import Quantized, Recipe
 from .graph import for_cpu
-from .int8 import to_bytes
+from .int8 import byte_layers, to_bytes
 
-# Instead of the default. Softmax magnifies what keys lose, so their layers stay FP32; the position branch's first
-# convolution and its LSTM lose nothing that counts: of 684 held-out training crops, 402 are right with or without.
-_EXCLUDE = ("/encoder/*", "*/mixer.2/*")
 _MAX_BATCH = 64  # pictures; ONNX Runtime takes any number, but memory grows and speed does not
 
 
-def make(source: Source, calibration: CalibrationSet, options: QuantizeOptions | None, folder: Path) -> Product:
-    """Writes `model.onnx`; FP32 when there are no options for INT8."""
-    import onnxruntime  # type: ignore[import-untyped]
+@dataclass(frozen=True)
+class CpuBackend:
+    """ONNX Runtime on a CPU."""
 
-    target = folder / ONNX_NAME
-    quantized = _quantize(source, calibration, options) if options else None
-    if quantized is None:
-        shutil.copyfile(source.path, target)
-    else:
-        step = file_step("quantize", "convert/build_engine.py", source.path) | quantized.details
-        save_model(with_metadata(quantized.model, source.spec, [*source.history, step]), target, force=False)
-    return Product(
-        "onnxruntime",
-        files=[ONNX_NAME],
-        batch=BatchRange(min=1, opt=1, max=_MAX_BATCH),
-        versions={"onnxruntime": onnxruntime.__version__},
-        device=_device(),
-        steps=[step] if quantized else [],
-        summary=_summary(source, quantized, target),
-        details=[f"stays FP32: {name}" for name in quantized.placement.excluded] if quantized else [],
-    )
+    @staticmethod
+    def quantise(
+        source: Source, calibration: CalibrationSet, recipe: Recipe, *, collect: Collect = collect_ranges
+    ) -> Quantized:
+        """The graph as CPUs like it, with convolutions, pixels and the rows' LSTMs in 8 bits; see `Quantise`."""
+        model = _graph(source)
+        layers = recipe.choose([*quantisable(model.graph), *byte_layers(model.graph)])
+        quantised, ranges = quantise_convolutions(model, layers, recipe, calibration, collect)
+        quantised = to_bytes(quantised, layers, recipe.weight_bits)
+        return Quantized.of(quantised, layers, recipe, exported=source.model, calibration=calibration, ranges=ranges)
+
+    def make(self, source: Source, calibration: CalibrationSet, recipe: Recipe | None, folder: Path) -> Product:
+        """Writes `model.onnx`; see `Backend`."""
+        target, steps = folder / ONNX_NAME, []
+        quantized = self.quantise(source, calibration, recipe) if recipe else None
+        if quantized is None:
+            shutil.copyfile(source.path, target)
+        else:
+            steps = [file_step("quantize", "convert/build_engine.py", source.path) | quantized.details]
+            save_model(with_metadata(quantized.model, source.spec, [*source.history, *steps]), target, force=False)
+        before, after = (path.stat().st_size / 1e6 for path in (source.path, target))
+        size = f"{after:.1f} MB" + (f" (FP32 {before:.1f} MB)" if quantized else "")
+        return Product(
+            "onnxruntime",
+            files=[ONNX_NAME],
+            batch=BatchRange(min=1, opt=1, max=_MAX_BATCH),
+            versions={"onnxruntime": onnxruntime.__version__},
+            device=_device(),
+            steps=steps,
+            summary=[*([("quantised", str(quantized))] if quantized else []), ("size", size)],
+            details=[f"stays FP32: {name}" for name in quantized.excluded] if quantized else [],
+        )
+
+    def preview(self, source: Source, calibration: CalibrationSet, recipe: Recipe | None) -> Preview:
+        """See `Backend`."""
+        title = f"ONNX Runtime {onnxruntime.__version__}"
+        if recipe is None:
+            return Preview(title, [("layers", "all Float")], [])
+        quantized = self.quantise(source, calibration, recipe)
+        lines = [f"Int8   {name}" for name in quantized.layers] + [f"Float  {name}" for name in quantized.excluded]
+        return Preview(title, [("quantised", str(quantized))], lines)
+
+    def spared(self, method: str) -> tuple[str, ...]:
+        """See `Backend`.
+
+        The keys' layers stay FP32, as softmax magnifies what they lose; the position branch's first convolution and its
+        LSTM lose nothing that counts: of 684 held-out training crops, 402 are right with or without. Training with
+        rounding leaves ranges of the backbone only.
+        """
+        return ("*/mixer/*",) if method == "qat" else ("*/mixer.2/*",)
 
 
-def _quantize(source: Source, calibration: CalibrationSet, options: QuantizeOptions) -> Quantized:
-    """With patterns of the user, just these stay float; by default, more than convolutions is computed in 8 bits."""
-    model = for_cpu(source.model, source.spec)
-    is_default = tuple(options.exclude) == DEFAULT_EXCLUDE
-    if is_default and options.method != "qat":  # which knows ranges of the backbone only
-        options = replace(options, exclude=_EXCLUDE)
-    result = quantize(model, calibration, options)
-    model, changed = to_bytes(result.model, result.details["weight_bits"]) if is_default else (result.model, ())
-    exported = [node.name for node in source.model.graph.node if node.op_type == "Conv"]
-    chosen = tuple(name for name in exported if name in (*changed, *result.placement.convolutions))
-    excluded = tuple(name for name in exported if name not in chosen)
-    details = {
-        **result.details,
-        "excluded": list(excluded),
-        "also_int8": [name for name in changed if name not in exported],
-    }
-    return Quantized(model, replace(result.placement, convolutions=chosen, excluded=excluded), details)
-
-
-def _summary(source: Source, quantized: Quantized | None, target: Path) -> list[tuple[str, str]]:
-    before, after = (path.stat().st_size / 1e6 for path in (source.path, target))
-    if quantized is None:
-        return [("size", f"{after:.1f} MB")]
-    return [("quantised", describe(quantized)), ("size", f"{after:.1f} MB (FP32 {before:.1f} MB)")]
+@lru_cache(maxsize=1)
+def _graph(source: Source) -> ModelProto:
+    """Kept for the next time: repairs quantise one model again and again."""
+    return for_cpu(source.model, source.spec)
 
 
 def _device() -> dict[str, str]:

@@ -4,7 +4,7 @@ The first convolution reads the picture's own bytes: no float copy of the pictur
 LSTMs get int8 weights. ONNX Runtime rounds their inputs and states itself, with a new range in every step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -18,25 +18,32 @@ Array = npt.NDArray[np.generic]
 _CONTRIB = "com.microsoft"  # operators of ONNX Runtime's own, in every build of it
 
 
-def to_bytes(model: ModelProto, weight_bits: int) -> tuple[ModelProto, tuple[str, ...]]:
-    """A copy with first convolution and LSTMs in 8 bits, and the names of those nodes.
+def byte_layers(graph: GraphProto) -> tuple[str, ...]:
+    """Names of the nodes that `to_bytes` can change: the convolution that reads the picture, and LSTMs."""
+    makers = _makers(graph)
+    return tuple(node.name for node in graph.node if node.op_type == "LSTM" or _steps_from_pixels(node, makers))
+
+
+def to_bytes(model: ModelProto, layers: Collection[str], weight_bits: int) -> ModelProto:
+    """A copy with first convolution and LSTMs in 8 bits, where they are among the layers.
 
     Args:
         model: a whole graph, its other convolutions quantised or not.
-        weight_bits: 8, or 7 for CPUs without VNNI; see `quantize.quantize`.
+        layers: names of nodes.
+        weight_bits: 8, or 7 for CPUs without VNNI; see `write_qdq`.
     """
+    chosen = set(byte_layers(model.graph)).intersection(layers)
+    if not chosen:
+        return model
     copy = copy_model(model)
     writer = _Writer(copy.graph, 2 ** (weight_bits - 1) - 1)
     nodes: list[NodeProto] = []
-    changed: list[str] = []
     for node in copy.graph.node:
-        replacement = writer.replace(node)
-        changed += [node.name] if replacement else []
-        nodes += replacement or [node]
+        nodes += writer.replace(node) if node.name in chosen else [node]
     set_nodes(copy.graph, nodes)
     drop_dead_nodes(copy.graph)
     copy.opset_import.append(helper.make_opsetid(_CONTRIB, 1))
-    return copy, tuple(changed)
+    return copy
 
 
 class _Writer:
@@ -44,7 +51,7 @@ class _Writer:
 
     def __init__(self, graph: GraphProto, weight_limit: int) -> None:
         self._graph, self._limit = graph, weight_limit
-        self._makers = {name: node for node in graph.node for name in node.output}
+        self._makers = _makers(graph)
         self._constants: Mapping[str, Array] = {
             **{tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer},
             **{
@@ -55,30 +62,17 @@ class _Writer:
         }
 
     def replace(self, node: NodeProto) -> list[NodeProto]:
-        """Nodes to take its place, none if it may stay."""
-        if node.op_type == "LSTM":
-            return [self._lstm(node)]
-        pixels = self._pixels(node) if node.op_type == "Conv" else None
-        return self._first_convolution(node, *pixels) if pixels else []
+        """Nodes to take its place."""
+        return [self._lstm(node)] if node.op_type == "LSTM" else self._first_convolution(node)
 
-    def _pixels(self, conv: NodeProto) -> tuple[str, np.float64, np.float64] | None:
-        """The uint8 picture (N, 3, H, W) that a convolution reads, its mean and scale, if it reads one."""
-        nodes, name = [], conv.input[0]
-        for kind in ("Div", "Sub", "Cast", "Transpose"):
-            maker = self._makers.get(name)
-            if maker is None or maker.op_type != kind:
-                return None
-            nodes.append(maker)
-            name = maker.input[0]
-        scale, mean = (np.float64(self._constants[node.input[1]]) for node in nodes[:2])
-        return nodes[3].output[0], mean, scale
-
-    def _first_convolution(self, conv: NodeProto, pixels: str, mean: np.float64, scale: np.float64) -> list[NodeProto]:
+    def _first_convolution(self, conv: NodeProto) -> list[NodeProto]:
         """The convolution, reading bytes whose zero point stands for the mean grey level.
 
         A zero point is a whole number, the mean (127.5) is not: the difference goes into the bias. At the edges of the
         picture, padding has no such difference, so the outermost rows are wrong by half a grey level.
         """
+        divide, subtract, _, move = _steps_from_pixels(conv, self._makers)
+        scale, mean = (np.float64(self._constants[node.input[1]]) for node in (divide, subtract))
         weight, bias = (self._constants[name].astype(np.float64) for name in conv.input[1:3])  # (C out, 3, K, K)
         zero, step = np.rint(mean), np.float32(1 / scale)
         bias = bias + weight.sum((1, 2, 3)) * (zero - mean) / scale
@@ -86,7 +80,7 @@ class _Writer:
         bias_steps = (steps * step).astype(np.float32)
         whole = np.rint(weight / steps[:, None, None, None]).astype(np.int8)
         parts = [
-            self._dequantise("pixels", pixels, step, np.uint8(zero)),
+            self._dequantise("pixels", move.output[0], step, np.uint8(zero)),
             self._dequantise(f"{conv.name}/weight", whole, steps, np.zeros(len(steps), np.int8)),
             self._dequantise(
                 f"{conv.name}/bias",
@@ -130,3 +124,19 @@ class _Writer:
     def _constant(self, name: str, value: Array | np.generic) -> str:
         self._graph.initializer.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
+
+
+def _makers(graph: GraphProto) -> dict[str, NodeProto]:
+    return {name: node for node in graph.node for name in node.output}
+
+
+def _steps_from_pixels(conv: NodeProto, makers: Mapping[str, NodeProto]) -> list[NodeProto]:
+    """What lies between a convolution and the uint8 picture (N, 3, H, W) that it reads, backwards; [] elsewhere."""
+    nodes, name = [], conv.input[0] if conv.op_type == "Conv" else ""
+    for kind in ("Div", "Sub", "Cast", "Transpose"):
+        maker = makers.get(name)
+        if maker is None or maker.op_type != kind:
+            return []
+        nodes.append(maker)
+        name = maker.input[0]
+    return nodes

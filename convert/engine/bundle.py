@@ -1,4 +1,4 @@
-"""The folder of an engine: written beside its place, renamed into it complete or not at all."""
+"""The folder of an engine and its engine.json: written beside its place, renamed into it complete or not at all."""
 
 import os
 import shutil
@@ -7,8 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from robustscanner.engine import MANIFEST_NAME
+import numpy
+import onnx
+
+from robustscanner import __version__
+from robustscanner.engine import MANIFEST_NAME, EngineAccuracy, EngineManifest, file_sha256, read_manifest
 from robustscanner.output import OutputError
+from robustscanner.preprocess import cv2
+
+from ..graph.model_file import file_step
+from .product import Product
+from .source import Source
 
 SUFFIX = ".engine"
 
@@ -48,6 +57,27 @@ def writing_bundle(target: Path, *, force: bool) -> Iterator[Path]:
     finally:
         if staging:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_manifest(
+    source: Source, precision: str, product: Product, accuracy: EngineAccuracy | None, folder: Path
+) -> EngineManifest:
+    """Writes engine.json into the folder, and returns it as serving will read it."""
+    libraries = {"onnx": onnx, "opencv": cv2, "numpy": numpy}
+    versions = {"robustscanner": __version__, **{name: library.__version__ for name, library in libraries.items()}}
+    manifest = EngineManifest(
+        model=source.spec,
+        precision=precision,
+        batch=product.batch,
+        backend=product.backend,
+        versions={**versions, **product.versions},
+        device=product.device,
+        accuracy=accuracy,
+        history=(*source.history, *product.steps, file_step("build", "convert/build_engine.py", source.path)),
+        files={name: file_sha256(folder / name) for name in product.files},
+    )
+    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return read_manifest(folder)
 
 
 def _hidden_folder(target: Path) -> Path:

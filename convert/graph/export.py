@@ -5,6 +5,7 @@ Between the two lie tensors with fixed names: `keys`, `values`, `mask`, `positio
 
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,8 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from robustscanner.errors import RobustScannerError
+from training.checkpoint import load_checkpoint, load_ranges
 from training.model.robustscanner import RobustScanner
 
+from .model_file import file_step, prepare_output, save_model, with_metadata
 from .step import MEMORY, loop_body, split_sizes
 
 OPSET = 17  # the newest that TensorRT 8.5 and 8.6 read
@@ -39,6 +42,26 @@ class _Encoder(nn.Module):
         if self.fold_values:  # W · Σ aᵢvᵢ = Σ aᵢ(W · vᵢ)
             values = values @ self.model.decoder.fusion.weight[:, : values.shape[2]].T  # (N, P, 2C)
         return memory.keys, values, memory.mask, memory.position
+
+
+def export(checkpoint: Path, output: Path, *, fold_values: bool, force: bool) -> float:
+    """Load, build, simplify, compare, save.
+
+    Returns:
+        the largest difference of a score from PyTorch's.
+
+    Raises:
+        RobustScannerError: a checkpoint that cannot be used, an existing output, or a graph that reads differently.
+    """
+    prepare_output(output, force=force)
+    model, history = load_checkpoint(checkpoint)
+    graph = simplify(build_graph(model, fold_values=fold_values))
+    difference = compare(graph, model)
+    step = file_step("export", "convert/export_onnx.py", checkpoint) | {"fold_values": fold_values}
+    step["largest_score_difference"] = difference
+    graph = with_metadata(graph, model.spec, [*history, step], ranges=load_ranges(checkpoint))
+    save_model(graph, output, force=force)
+    return difference
 
 
 def build_graph(model: RobustScanner, *, fold_values: bool) -> onnx.ModelProto:

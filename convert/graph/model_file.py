@@ -11,7 +11,7 @@ from robustscanner import __version__
 from robustscanner.engine import file_sha256
 from robustscanner.errors import EngineError
 from robustscanner.output import OutputError, check_output, replacing
-from robustscanner.spec import HISTORY_KEY, RANGES_KEY, SPEC_KEY, ModelSpec
+from robustscanner.spec import HISTORY_KEY, SPEC_KEY, ModelSpec, to_metadata
 
 
 def prepare_output(output: Path, *, force: bool) -> None:
@@ -37,18 +37,14 @@ def with_metadata(
     ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> onnx.ModelProto:
     """The same model, knowing its spec and history, and the ranges that it was trained to be rounded within, if so."""
-    metadata = {SPEC_KEY: spec.to_json(), HISTORY_KEY: json.dumps(list(history))}
-    if ranges:
-        metadata[RANGES_KEY] = json.dumps(dict(ranges))
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, metadata)
+    onnx.helper.set_model_props(model, to_metadata(spec, history, ranges=ranges))
     return model
 
 
-def trained_ranges(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:
-    """Ranges of the activations of a model that was trained with rounding, by tensor name; none of others."""
-    text = next((entry.value for entry in model.metadata_props if entry.key == RANGES_KEY), "{}")
-    return {name: (low, high) for name, (low, high) in json.loads(text).items()}
+def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
+    """The entries of a model's metadata."""
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def load_model(path: Path) -> tuple[onnx.ModelProto, ModelSpec, list[dict[str, Any]]]:
@@ -64,14 +60,14 @@ def load_model(path: Path) -> tuple[onnx.ModelProto, ModelSpec, list[dict[str, A
         raise EngineError(f"{path}: {error.strerror}") from None
     except Exception as error:  # protobuf's own exception class differs between its releases
         raise EngineError(f"{path}: not an ONNX file, or damaged ({str(error).splitlines()[0]})") from None
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    if SPEC_KEY not in metadata:
+    entries = metadata_of(model)
+    if SPEC_KEY not in entries:
         raise EngineError(f"{path}: holds no robustscanner.spec; make it with convert/export_onnx.py")
     try:
-        history = json.loads(metadata.get(HISTORY_KEY, "[]"))
+        history = json.loads(entries.get(HISTORY_KEY, "[]"))
     except ValueError:
         raise EngineError(f"{path}: its robustscanner.history is not JSON; export it again") from None
-    return model, ModelSpec.from_json(metadata[SPEC_KEY]), history
+    return model, ModelSpec.from_json(entries[SPEC_KEY]), history
 
 
 def save_model(model: onnx.ModelProto, output: Path, *, force: bool) -> None:

@@ -57,7 +57,7 @@ class CalibrationSet:
 class Ranges:
     """Where the values of some tensors lie."""
 
-    method: str  # one of quantize.METHODS
+    method: str  # one of arguments.METHODS
     images: int  # pictures they come from
     limits: dict[str, tuple[float, float]]  # tensor name -> lowest and highest value, zero within
 

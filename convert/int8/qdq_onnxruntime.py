@@ -1,21 +1,20 @@
-"""Q/DQ nodes as ONNX Runtime wants them: which tensors of a graph pass through 8 bits, and writing that down.
+"""Q/DQ nodes as ONNX Runtime wants them.
 
 Its kernels for x86 multiply uint8 by int8; int8 activations are slower there than FP32. It computes in 8 bits only what
 lies between a DequantizeLinear and a QuantizeLinear, so outputs, residual sums and pools pass through 8 bits too.
 TensorRT would not want that.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from ..graph.edit import captured, copy_model, drop_unread_weights, set_nodes
-from .calibration import Ranges
+from .calibration import CalibrationSet, Collect, Ranges
+from .placement import Placement, place
+from .recipe import Recipe
 
 Array = npt.NDArray[np.generic]
 FloatArray = npt.NDArray[np.float32]
@@ -24,41 +23,13 @@ _INT32_MAX = 2**31 - 1
 _MOVES_ONLY = frozenset({"MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Where the 8 bits go."""
-
-    convolutions: tuple[str, ...]  # names of the nodes that are quantised
-    excluded: tuple[str, ...]  # and of the other convolutions
-    tensors: tuple[str, ...]  # that pass through 8 bits, in the order of the graph
-    pooled: Mapping[str, str]  # so does each of these, with the range of its input: max pooling makes no new values
-
-
-def place(graph: GraphProto, exclude: Sequence[str]) -> Placement:
-    """Chooses the main graph's convolutions except those whose node names match one of the patterns.
-
-    Bodies of loops stay as they are: nothing in a decoder is worth the loss.
-    """
-    uses = _uses(graph)
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    chosen: list[str] = []
-    excluded: list[str] = []
-    tensors: dict[str, None] = {}  # an ordered set
-    pooled: dict[str, str] = {}
-    for node in graph.node:
-        inputs = [name for name in node.input if name not in weights]
-        if node.op_type == "Conv":
-            weight = weights.get(node.input[1])
-            if weight is None or _sees_pixels(weight) or any(fnmatchcase(node.name, pattern) for pattern in exclude):
-                excluded.append(node.name)
-                continue
-            chosen.append(node.name)
-            tensors |= dict.fromkeys([*(name for name in inputs if name not in pooled), _settled(node, uses)])
-        elif node.op_type == "Add" and len(inputs) == 2 and all(name in tensors or name in pooled for name in inputs):
-            tensors[_settled(node, uses)] = None
-        elif node.op_type == "MaxPool" and inputs[0] in tensors:
-            pooled[node.output[0]] = inputs[0]
-    return Placement(tuple(chosen), tuple(excluded), tuple(tensors), pooled)
+def quantise_convolutions(
+    model: ModelProto, layers: Collection[str], recipe: Recipe, calibration: CalibrationSet, collect: Collect
+) -> tuple[ModelProto, Ranges]:
+    """Those of the layers that are convolutions, in a copy of the model; and the ranges it took."""
+    placement = place(model.graph, layers)
+    ranges = recipe.find_ranges(model, placement.tensors, calibration, collect, pooled=placement.pooled)
+    return write_qdq(model, placement, ranges, weight_bits=recipe.weight_bits), ranges
 
 
 def write_qdq(model: ModelProto, placement: Placement, ranges: Ranges, *, weight_bits: int = 8) -> ModelProto:
@@ -158,26 +129,6 @@ def weight_steps(weight: Array, bias: Array, input_scale: np.float32, limit: int
     for_bias = np.abs(bias) / (float(input_scale) * _INT32_MAX)
     scale = np.maximum(largest, for_bias)
     return np.where(scale > 0, scale, 1).astype(np.float32)
-
-
-def _sees_pixels(weight: onnx.TensorProto) -> bool:
-    """The first layer: too few input channels for 8 bits to save time, and every other layer depends on it."""
-    return bool(weight.dims[1] < 4)
-
-
-def _settled(node: NodeProto, uses: Mapping[str, Sequence[NodeProto]]) -> str:
-    """The output of a node, or of the ReLU after it, which runtimes fuse with it."""
-    readers = uses.get(node.output[0], [])
-    relu = len(readers) == 1 and readers[0].op_type == "Relu"
-    return str(readers[0].output[0] if relu else node.output[0])
-
-
-def _uses(graph: GraphProto) -> dict[str, list[NodeProto]]:
-    uses: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in [*node.input, *captured(node)]:
-            uses.setdefault(name, []).append(node)
-    return uses
 
 
 def _shield_loops(graph: GraphProto) -> None:

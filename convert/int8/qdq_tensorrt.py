@@ -5,14 +5,19 @@ after that become one INT8 kernel only when the sum's other operand is quantised
 not. From 8.5 to 11 it takes signed, symmetric steps only, and float32 weights that have a Q/DQ pair of their own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
+import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from ..graph.edit import copy_model, set_nodes
-from .calibration import Ranges
-from .qdq_onnxruntime import Array, FloatArray, Placement
+from .calibration import CalibrationSet, Collect, Ranges
+from .placement import place
+from .recipe import Recipe
+
+Array = npt.NDArray[np.generic]
+FloatArray = npt.NDArray[np.float32]
 
 # Steps become half where the network is typed so: below this, half precision has few digits, then none.
 SMALLEST_STEP = np.float32(2.0**-14)
@@ -21,40 +26,49 @@ _LIMIT = 127
 Readers = Mapping[str, list[tuple[str, int]]]  # tensor -> (node, index of its input) that read it in 8 bits
 
 
-def readers_in_8_bits(graph: GraphProto, placement: Placement) -> Readers:
+def quantise_convolutions(
+    model: ModelProto, layers: Collection[str], recipe: Recipe, calibration: CalibrationSet, collect: Collect
+) -> tuple[ModelProto, Ranges]:
+    """The convolutions named, in a copy of the model; and the ranges it took."""
+    tensors, pooled = tuple(readers_in_8_bits(model.graph, layers)), place(model.graph, layers).pooled
+    ranges = recipe.find_ranges(model, tensors, calibration, collect, pooled=pooled)
+    return write_qdq(model, layers, ranges), ranges
+
+
+def readers_in_8_bits(graph: GraphProto, layers: Collection[str]) -> Readers:
     """Who reads which tensor through Q/DQ: the chosen convolutions, and residual sums their shortcut."""
     makers = {name: node for node in graph.node for name in node.output}
     weights = {tensor.name: tensor for tensor in graph.initializer}
     found: dict[str, list[tuple[str, int]]] = {}
     for node in graph.node:
-        if node.name in placement.convolutions:
+        if node.name in layers:
             found.setdefault(node.input[0], []).append((node.name, 0))
         elif node.op_type == "Add":
-            branches = [_convolution_size(makers.get(name), weights, placement) for name in node.input]
+            branches = [_convolution_size(makers.get(name), weights, layers) for name in node.input]
             if max(branches):  # a sum of the backbone; the shortcut's convolution is none, or the smaller one
                 index = int(branches[0] > branches[1])
                 found.setdefault(node.input[index], []).append((node.name, index))
     return found
 
 
-def write_qdq_tensorrt(model: ModelProto, placement: Placement, ranges: Ranges) -> ModelProto:
+def write_qdq(model: ModelProto, layers: Collection[str], ranges: Ranges) -> ModelProto:
     """A copy of the model with Q/DQ nodes: int8, symmetric, activations per tensor, weights per output channel.
 
     Args:
         model: opset 13 or newer, weights as initializers.
-        placement: made from this model; only its convolutions count.
+        layers: names of convolutions.
         ranges: of the tensors that `readers_in_8_bits` names.
     """
     copy = copy_model(model)
     graph = copy.graph
-    readers = readers_in_8_bits(graph, placement)
+    readers = readers_in_8_bits(graph, layers)
     by_name = {node.name: node for node in graph.node}
     for tensor, places in readers.items():
         for name, index in places:
             by_name[name].input[index] = f"{tensor}_dequantised"
     nodes: list[NodeProto] = []
     for node in graph.node:
-        if node.name in placement.convolutions:
+        if node.name in layers:
             nodes += _quantise_weights(graph, node)
         nodes.append(node)
         for tensor in set(node.output) & readers.keys():
@@ -94,8 +108,8 @@ def _pair(graph: GraphProto, tensor: str, scale: Array, **attributes: int) -> li
     ]
 
 
-def _convolution_size(maker: NodeProto | None, weights: Mapping[str, object], placement: Placement) -> int:
+def _convolution_size(maker: NodeProto | None, weights: Mapping[str, object], layers: Collection[str]) -> int:
     """Weights of the quantised convolution that made a tensor; 0 when something else did."""
-    if maker is None or maker.name not in placement.convolutions:
+    if maker is None or maker.name not in layers:
         return 0
     return int(np.prod(weights[maker.input[1]].dims))  # type: ignore[attr-defined]

@@ -12,19 +12,30 @@ from robustscanner.engine import DECODER_NAME, ENCODER_NAME, SINGLE_NAME, BatchR
 from robustscanner.gpu.decoding import canvas_widths
 from robustscanner.output import replacing
 
+from ..backend import Preview
 from ..engine.product import Product
 from ..engine.source import Source
 from ..graph.model_file import file_step
 from ..graph.split import split
-from ..int8.calibration import CalibrationSet
-from ..quantize import Quantized, QuantizeOptions, describe, quantize
+from ..int8.calibration import CalibrationSet, Collect, collect_ranges
+from ..int8.placement import quantisable
+from ..int8.qdq_tensorrt import quantise_convolutions
+from ..int8.recipe import KEY_LAYERS, Quantized, Recipe
 from .attention import TURING, fuse_attention, spread_scores
-from .builder import BuilderOptions, Plan, build_plan, list_network, runs_here
+from .builder import (
+    BuilderOptions,
+    BuiltPlan,
+    build_plan,
+    check_options,
+    check_reading,
+    list_network,
+    runs_here,
+)
 from .calibrator import calibrating
 from .extent import OpenShapes, open_shapes
 from .half import exact_nodes, to_half
 from .layers import Layer, convolution_precisions, kernels, layers_to_json, requantising, summarise
-from .library import Library
+from .library import TensorRT, load_library
 from .row_lstm import unroll_rows
 from .simulate import read_simulated
 
@@ -39,7 +50,6 @@ class TensorRTOptions:
     """How to build with one of NVIDIA's libraries."""
 
     builder: BuilderOptions
-    quantize: QuantizeOptions
     row_lstm: str = "wavefront"  # of ROW_LSTM
     calibrator: bool = False  # TensorRT's own calibration instead of Q/DQ nodes
     calibration_cache: Path | None = None  # of that calibrator
@@ -61,92 +71,117 @@ class Graphs:
         yield "decoder", self.decoder
 
 
-def make(
-    source: Source, calibration: CalibrationSet, library: Library, options: TensorRTOptions, folder: Path
-) -> Product:
-    """Writes `encoder.plan` and `decoder.plan`.
+@dataclass(frozen=True)
+class TensorRTBackend:
+    """TensorRT or TensorRT-RTX."""
 
-    Raises:
-        EngineError: TensorRT refuses.
-    """
-    graphs = prepare(source, calibration, library, options)
-    options = _with_shapes(options, graphs)
-    plans = {f"{name}.plan": _build(name, graph, calibration, library, options) for name, graph in graphs}
-    if options.builder.batch.min == 1 < options.builder.batch.max:
-        alone = replace(options, builder=replace(options.builder, batch=BatchRange(1, 1, 1)))
-        plans[SINGLE_NAME] = _build("decoder", graphs.decoder, calibration, library, alone)
-    for file, plan in plans.items():
-        (folder / file).write_bytes(plan.data)
-    layers = [layer for file in (ENCODER_NAME, DECODER_NAME) for layer in plans[file].layers]
-    if options.save_layers:
-        save_layers(options.save_layers, layers, library, "built engine")
-    return Product(
-        library.backend,
-        files=list(plans),
-        batch=options.builder.batch,
-        versions={library.backend: library.version},
-        device=_device(library, options.builder),
-        steps=_steps(source, graphs, options),
-        summary=[*_summary(graphs, layers), *_kernels(plans), *_sizes(source, plans)],
-        details=describe_layers(layers),
-        simulate=None if runs_here(library, options.builder) else lambda: _simulate(source, graphs, calibration),
-    )
+    library: TensorRT
+    options: TensorRTOptions
 
+    @classmethod
+    def open(cls, name: str, options: TensorRTOptions, *, reads: bool) -> "TensorRTBackend":
+        """Imports "tensorrt" or "tensorrt-rtx" and looks, before long work starts, whether it can do that.
 
-def preview(
-    source: Source, calibration: CalibrationSet, library: Library, options: TensorRTOptions
-) -> tuple[list[tuple[str, str]], list[Layer]]:
-    """Parses, builds nothing: lines of a summary, and the layers of both networks before anything is fused."""
-    graphs = prepare(source, calibration, library, options)
-    options = _with_shapes(options, graphs)
-    layers = [
-        layer
-        for name, graph in graphs
-        for layer in list_network(
-            library, graph.SerializeToString(), options.builder, float32_layers=_float32(name, graph)
+        Args:
+            name: as in engine.json.
+            options: how to build.
+            reads: what is built is to be read with, here and now.
+
+        Raises:
+            EngineError: it is not installed, or it cannot.
+        """
+        library, builder, calibrator = load_library(name), options.builder, options.calibrator
+        check_options(library, builder, calibrator=calibrator, timing_cache=options.timing_cache is not None)
+        if reads:
+            check_reading(library, builder, calibrator=calibrator)
+        return cls(library, options)
+
+    @staticmethod
+    def quantise(
+        source: Source, calibration: CalibrationSet, recipe: Recipe, *, collect: Collect = collect_ranges
+    ) -> Quantized:
+        """The exported graph, with convolutions in 8 bits; see `Quantise`."""
+        layers = recipe.choose(quantisable(source.model.graph))
+        model, ranges = quantise_convolutions(source.model, layers, recipe, calibration, collect)
+        return Quantized.of(model, layers, recipe, exported=source.model, calibration=calibration, ranges=ranges)
+
+    def make(self, source: Source, calibration: CalibrationSet, recipe: Recipe | None, folder: Path) -> Product:
+        """Writes `encoder.plan` and `decoder.plan`; see `Backend`."""
+        graphs, library = self.prepare(source, calibration, recipe), self.library
+        options = _with_shapes(self.options, graphs)
+        plans = {f"{name}.plan": _build(name, graph, calibration, library, options) for name, graph in graphs}
+        if options.builder.batch.min == 1 < options.builder.batch.max:
+            alone = replace(options, builder=replace(options.builder, batch=BatchRange(1, 1, 1)))
+            plans[SINGLE_NAME] = _build("decoder", graphs.decoder, calibration, library, alone)
+        for file, plan in plans.items():
+            (folder / file).write_bytes(plan.data)
+        layers = [layer for file in (ENCODER_NAME, DECODER_NAME) for layer in plans[file].layers]
+        self._save_layers(layers, "built engine")
+        return Product(
+            library.backend,
+            files=list(plans),
+            batch=options.builder.batch,
+            versions={library.backend: library.version},
+            device=_device(library, options.builder),
+            steps=_steps(source, graphs, options),
+            summary=[*_summary(graphs, layers), *_kernels(plans), *_sizes(source, plans)],
+            details=_describe(layers),
+            simulate=None if runs_here(library, options.builder) else partial(_simulate, source, graphs, calibration),
         )
-    ]
-    return _summary(graphs, layers), layers
 
+    def preview(self, source: Source, calibration: CalibrationSet, recipe: Recipe | None) -> Preview:
+        """Parses, builds nothing: layers of both networks before anything is fused; see `Backend`."""
+        graphs, library = self.prepare(source, calibration, recipe), self.library
+        builder = _with_shapes(self.options, graphs).builder
+        layers = [
+            layer
+            for name, graph in graphs
+            for layer in list_network(library, graph.SerializeToString(), builder, float32_layers=_float32(name, graph))
+        ]
+        self._save_layers(layers, "network before the build")
+        return Preview(f"{library.title}; before layers are fused", _summary(graphs, layers), _describe(layers))
 
-def prepare(source: Source, calibration: CalibrationSet, library: Library, options: TensorRTOptions) -> Graphs:
-    """Splits, quantises, unrolls and types."""
-    encoder, decoder = split(source.model, source.spec)
-    quantized = None
-    if options.builder.precision == "int8" and not options.calibrator:
-        quantized = quantize(encoder, calibration, options.quantize, for_tensorrt=True)
-        encoder = quantized.model
-    if options.row_lstm == "wavefront" and any(node.op_type == "LSTM" for node in encoder.graph.node):
-        encoder = unroll_rows(encoder)
-    strong = library.is_strong(options.builder.typing)
-    if strong:  # as are all versions that fuse such sums
-        encoder, decoder = fuse_attention(encoder, decoder)
-    shapes = open_shapes(encoder, decoder, canvas_widths(source.spec))
-    if options.builder.precision != "fp32" and strong:
-        encoder, decoder = to_half(encoder, HALF_ENDS), to_half(decoder, HALF_ENDS)
-    if TURING in options.builder.targets:
-        encoder = spread_scores(encoder)
-    return Graphs(encoder, decoder, quantized, shapes)
+    def spared(self, method: str) -> tuple[str, ...]:
+        """See `Backend`."""
+        return KEY_LAYERS
+
+    def prepare(self, source: Source, calibration: CalibrationSet, recipe: Recipe | None) -> Graphs:
+        """Quantises, splits, unrolls and types."""
+        builder = self.options.builder
+        quantized = self.quantise(source, calibration, recipe) if recipe else None
+        encoder, decoder = split(quantized.model if quantized else source.model, source.spec)
+        if self.options.row_lstm == "wavefront" and any(node.op_type == "LSTM" for node in encoder.graph.node):
+            encoder = unroll_rows(encoder)
+        strong = self.library.is_strong(builder.typing)
+        if strong:  # as are all versions that fuse such sums
+            encoder, decoder = fuse_attention(encoder, decoder)
+        shapes = open_shapes(encoder, decoder, canvas_widths(source.spec))
+        if builder.precision != "fp32" and strong:
+            encoder, decoder = to_half(encoder, HALF_ENDS), to_half(decoder, HALF_ENDS)
+        if TURING in builder.targets:
+            encoder = spread_scores(encoder)
+        return Graphs(encoder, decoder, quantized, shapes)
+
+    def _save_layers(self, layers: Sequence[Layer], source: str) -> None:
+        """Writes the list that was asked for, over one that is there."""
+        if path := self.options.save_layers:
+            text = layers_to_json(layers, {"source": source, "library": self.library.title})
+            with replacing(path, force=True) as temporary:
+                temporary.write_text(text, encoding="utf-8")
 
 
 def _with_shapes(options: TensorRTOptions, graphs: Graphs) -> TensorRTOptions:
     return replace(options, builder=replace(options.builder, open_shapes=graphs.open_shapes))
 
 
-def save_layers(path: Path, layers: Sequence[Layer], library: Library, source: str) -> None:
-    """Writes a list of layers as JSON, over one that is there."""
-    with replacing(path, force=True) as temporary:
-        temporary.write_text(layers_to_json(layers, {"source": source, "library": library.title}), encoding="utf-8")
-
-
-def describe_layers(layers: Sequence[Layer]) -> list[str]:
+def _describe(layers: Sequence[Layer]) -> list[str]:
     """A line each."""
     return [f"{layer.precision:6} {layer.kind:24} {layer.name}" for layer in layers]
 
 
 def _build(
-    name: str, graph: ModelProto, calibration: CalibrationSet, library: Library, options: TensorRTOptions
-) -> Plan:
+    name: str, graph: ModelProto, calibration: CalibrationSet, library: TensorRT, options: TensorRTOptions
+) -> BuiltPlan:
     model, builder = graph.SerializeToString(), options.builder
     build = partial(
         build_plan, library, model, float32_layers=_float32(name, graph), timing_cache=options.timing_cache, label=name
@@ -166,7 +201,7 @@ def _float32(name: str, graph: ModelProto) -> frozenset[str]:
     return exact_nodes(graph.graph) | frozenset(pixels)
 
 
-def _device(library: Library, options: BuilderOptions) -> dict[str, str]:
+def _device(library: TensorRT, options: BuilderOptions) -> dict[str, str]:
     facts = {"version_compatible": "true"} if options.version_compatible else {}
     if library.features.targets:
         targets = ",".join(options.targets or library.features.targets)
@@ -178,16 +213,15 @@ def _device(library: Library, options: BuilderOptions) -> dict[str, str]:
 
 
 def _steps(source: Source, graphs: Graphs, options: TensorRTOptions) -> list[dict[str, object]]:
-    made = file_step("split", "convert/build_engine.py", source.path) | {"row_lstm": options.row_lstm}
-    if graphs.quantized is None:
-        return [made]
-    return [made, {"step": "quantize", "tool": "convert/build_engine.py", **graphs.quantized.details}]
+    quantize, split_ = (file_step(name, "convert/build_engine.py", source.path) for name in ("quantize", "split"))
+    quantized = [quantize | graphs.quantized.details] if graphs.quantized else []
+    return [*quantized, split_ | {"row_lstm": options.row_lstm}]
 
 
 def _summary(graphs: Graphs, layers: Sequence[Layer]) -> list[tuple[str, str]]:
     lines = []
     if graphs.quantized:
-        lines.append(("quantised", describe(graphs.quantized)))
+        lines.append(("quantised", str(graphs.quantized)))
     if not layers:
         return lines
     counts = ", ".join(f"{count} {precision}" for precision, count in summarise(layers).items())
@@ -196,13 +230,13 @@ def _summary(graphs: Graphs, layers: Sequence[Layer]) -> list[tuple[str, str]]:
     found = convolution_precisions(layers, convolutions)
     by_precision = {kind: sum(value == kind for value in found.values()) for kind in sorted(set(found.values()))}
     lines.append(("convolutions", ", ".join(f"{count} {kind or 'not listed'}" for kind, count in by_precision.items())))
-    chosen = graphs.quantized.placement.convolutions if graphs.quantized else ()
+    chosen = graphs.quantized.convolutions if graphs.quantized else ()
     if missed := [name for name in chosen if found[name] not in ("Int8", "")]:
         logger.warning("warning: %d convolutions were to be INT8 and are not, the first: %s", len(missed), missed[0])
     return lines
 
 
-def _kernels(plans: dict[str, Plan]) -> list[tuple[str, str]]:
+def _kernels(plans: dict[str, BuiltPlan]) -> list[tuple[str, str]]:
     """Launches are what a small batch costs on a GPU."""
     counts = {file: len(kernels(plan.layers)) for file, plan in plans.items()}
     if not all(counts.values()):
@@ -215,7 +249,7 @@ def _kernels(plans: dict[str, Plan]) -> list[tuple[str, str]]:
     return [("kernels", text)]
 
 
-def _sizes(source: Source, plans: dict[str, Plan]) -> list[tuple[str, str]]:
+def _sizes(source: Source, plans: dict[str, BuiltPlan]) -> list[tuple[str, str]]:
     encoder = len(plans[ENCODER_NAME].data) / 1e6
     decoder = sum(len(plan.data) for plan in plans.values()) / 1e6 - encoder
     seconds = sum(plan.seconds for plan in plans.values())

@@ -18,7 +18,7 @@ from robustscanner.output import OutputError, replacing
 
 from .extent import OpenShapes
 from .layers import Layer, LayerTensor, make_layer, parse_inspector, parse_log, type_name
-from .library import Library, local_gpu
+from .library import TensorRT, local_gpu
 from .watch import BuildWatch
 
 _MIB = 1 << 20  # bytes
@@ -56,7 +56,7 @@ class BuilderOptions:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuiltPlan:
     """A built engine, as `deserialize_cuda_engine` takes it."""
 
     data: bytes
@@ -65,7 +65,7 @@ class Plan:
 
 
 def check_options(
-    library: Library, options: BuilderOptions, *, calibrator: bool = False, timing_cache: bool = False
+    library: TensorRT, options: BuilderOptions, *, calibrator: bool = False, timing_cache: bool = False
 ) -> None:
     """Looks, before long work starts, whether this TensorRT on this machine can do what is asked for.
 
@@ -101,7 +101,7 @@ def check_options(
     _check_targets(library, options.targets)
 
 
-def check_reading(library: Library, options: BuilderOptions, *, calibrator: bool = False) -> None:
+def check_reading(library: TensorRT, options: BuilderOptions, *, calibrator: bool = False) -> None:
     """Looks, before long work starts, whether what is built can be read with here afterwards, if this GPU is for it.
 
     Raises:
@@ -111,14 +111,14 @@ def check_reading(library: Library, options: BuilderOptions, *, calibrator: bool
         import_pycuda(library.title)
 
 
-def runs_here(library: Library, options: BuilderOptions) -> bool:
+def runs_here(library: TensorRT, options: BuilderOptions) -> bool:
     """Whether this machine's GPU is one of those that are built for."""
     here, targets = local_gpu(), options.targets or library.features.targets
     return here is not None and (not targets or here in targets)
 
 
 def build_plan(
-    library: Library,
+    library: TensorRT,
     model: bytes,
     options: BuilderOptions,
     *,
@@ -126,7 +126,7 @@ def build_plan(
     calibrator: Any = None,
     timing_cache: Path | None = None,
     label: str = "building",
-) -> Plan:
+) -> BuiltPlan:
     """Parses, builds, and lists what came out.
 
     Args:
@@ -148,7 +148,7 @@ def build_plan(
 
 
 def list_network(
-    library: Library, model: bytes, options: BuilderOptions, *, float32_layers: frozenset[str] = frozenset()
+    library: TensorRT, model: bytes, options: BuilderOptions, *, float32_layers: frozenset[str] = frozenset()
 ) -> tuple[Layer, ...]:
     """Parses only: the layers of the network before anything is fused, with the precision each would run in.
 
@@ -193,7 +193,7 @@ class _Build:
 
     def __init__(
         self,
-        library: Library,
+        library: TensorRT,
         options: BuilderOptions,
         float32_layers: frozenset[str],
         calibrator: Any = None,
@@ -206,7 +206,7 @@ class _Build:
         self._log = _Log()
         self._logger = self._log.connect(library.module)  # must outlive all that TensorRT makes with it
 
-    def run(self, model: bytes, watch: BuildWatch) -> Plan:
+    def run(self, model: bytes, watch: BuildWatch) -> BuiltPlan:
         """Parses, builds, lists the layers."""
         started = time.monotonic()
         builder = self._builder()
@@ -222,7 +222,7 @@ class _Build:
         if cache is not None:
             self._write_timing_cache(config)
         data = bytes(memory)
-        return Plan(data, self._layers(data), time.monotonic() - started)
+        return BuiltPlan(data, self._layers(data), time.monotonic() - started)
 
     def list_network(self, model: bytes) -> tuple[Layer, ...]:
         """Parses, and lists the network's layers."""
@@ -412,7 +412,7 @@ class _Build:
         return f"{self._library.title} {what} ({words}); {cure}"
 
 
-def _check_targets(library: Library, targets: Iterable[str]) -> None:
+def _check_targets(library: TensorRT, targets: Iterable[str]) -> None:
     known = library.features.targets
     for target in targets:
         if not known:

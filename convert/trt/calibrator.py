@@ -18,7 +18,7 @@ from robustscanner.gpu.device import find_device, import_pycuda, primary_context
 from robustscanner.output import replacing
 
 from ..int8.calibration import CalibrationSet
-from .library import Library
+from .library import TensorRT
 
 _HEADER = b"# robustscanner calibration of "
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def calibrating(
-    library: Library, model: bytes, calibration: CalibrationSet, *, batch: int, cache: Path | None = None
+    library: TensorRT, model: bytes, calibration: CalibrationSet, *, batch: int, cache: Path | None = None
 ) -> Iterator[Any]:
     """Gives what `build_plan` takes as its calibrator, an `IInt8EntropyCalibrator2`.
 
@@ -57,7 +57,7 @@ def calibrating(
     _raise_first([*feed.errors, *store.errors])
 
 
-def cache_key(library: Library, model: bytes, calibration: CalibrationSet, *, batch: int) -> str:
+def cache_key(library: TensorRT, model: bytes, calibration: CalibrationSet, *, batch: int) -> str:
     """SHA-256 of all that scales depend on, hexadecimal."""
     digest = hashlib.sha256(f"{library.title}\n{batch}\n{calibration.canvases.shape}\n".encode())
     for data in (model, calibration.canvases.tobytes(), calibration.widths.tobytes()):

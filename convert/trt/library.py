@@ -37,7 +37,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Library:
+class TensorRT:
     """An imported TensorRT."""
 
     module: Any  # tensorrt or tensorrt_rtx
@@ -66,7 +66,7 @@ class Library:
         return typing == "strong"
 
 
-def load_library(backend: str) -> Library:
+def load_library(backend: str) -> TensorRT:
     """Imports "tensorrt" or "tensorrt-rtx".
 
     Raises:
@@ -82,7 +82,7 @@ def load_library(backend: str) -> Library:
     return describe(module, backend)
 
 
-def describe(module: Any, backend: str) -> Library:
+def describe(module: Any, backend: str) -> TensorRT:
     """Finds out what an imported module can do."""
     flags, config = module.BuilderFlag, module.IBuilderConfig
     weak = hasattr(flags, "FP16")
@@ -99,7 +99,7 @@ def describe(module: Any, backend: str) -> Library:
         optimization_level=hasattr(config, "builder_optimization_level"),
         targets=_targets(module),
     )
-    return Library(module, backend, str(module.__version__), features)
+    return TensorRT(module, backend, str(module.__version__), features)
 
 
 def local_gpu() -> str | None:

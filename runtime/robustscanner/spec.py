@@ -1,7 +1,7 @@
 """What a model is: frozen dataclasses that travel as JSON with every checkpoint, ONNX file and engine."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args, get_origin
 
@@ -145,6 +145,19 @@ class ModelSpec:
             return cls.from_dict(json.loads(text))
         except (json.JSONDecodeError, RecursionError) as error:
             raise SpecError(f"spec: not JSON ({error})") from None
+
+
+def to_metadata(
+    spec: ModelSpec, history: Sequence[Mapping[str, Any]], *, ranges: Mapping[str, tuple[float, float]] | None = None
+) -> dict[str, str]:
+    """What a checkpoint or ONNX file holds besides weights; ranges, if it was trained to be rounded within some."""
+    entries = {SPEC_KEY: spec.to_json(), HISTORY_KEY: json.dumps(list(history))}
+    return entries | ({RANGES_KEY: json.dumps(dict(ranges))} if ranges else {})
+
+
+def trained_ranges(entries: Mapping[str, str]) -> dict[str, tuple[float, float]]:
+    """The ranges among those entries, by tensor name; {} of a model that was not trained with rounding."""
+    return {name: (low, high) for name, (low, high) in json.loads(entries.get(RANGES_KEY, "{}")).items()}
 
 
 def _build(kind: type, data: Any, where: str) -> Any:

@@ -14,7 +14,6 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from convert import build_engine
 from convert.build_engine import main
 from convert.engine import bundle
 from robustscanner.engine import file_sha256, read_manifest
@@ -132,7 +131,14 @@ def test_force_replaces_nothing_but_engines(
     assert left_behind(target) == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("stage", ["_make", "measure", "_write_manifest"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "convert.cpu.backend.CpuBackend.make",
+        "convert.accuracy.measure.measure",
+        "convert.engine.bundle.write_manifest",
+    ],
+)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, OSError])
 def test_interrupted_build_leaves_nothing(
     arguments: list[str], target: Path, monkeypatch: pytest.MonkeyPatch, stage: str, error: type[BaseException]
@@ -140,7 +146,7 @@ def test_interrupted_build_leaves_nothing(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(build_engine, stage, fail)
+    monkeypatch.setattr(stage, fail)
     with suppress(SystemExit):
         assert main([str(TINY), *arguments]) in (1, 130)
     assert left_behind(target.parent) == []
@@ -172,7 +178,7 @@ def test_sigterm_leaves_nothing(arguments: list[str], target: Path) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
-    assert (process.returncode, error) == (130, "interrupted; nothing was written\n")
+    assert (process.returncode, error) == (143, "terminated; nothing was written\n")
     assert left_behind(target.parent) == []
 
 

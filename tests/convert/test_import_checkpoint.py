@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from convert.export_onnx import export
+from convert.graph.export import export
 from convert.import_checkpoint import main
 from robustscanner.charset import Charset
 from robustscanner.preprocess import fitted_width, make_batch

@@ -13,10 +13,12 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.utils import Extractor
 
+from convert.engine.source import load_source
 from convert.graph.model_file import load_model
-from convert.int8.calibration import Ranges, load_calibration
-from convert.int8.qdq_onnxruntime import activation_step, place, weight_steps, write_qdq
-from convert.quantize import DEFAULT_EXCLUDE, Quantized, QuantizeOptions, load_float_model, quantize
+from convert.int8.calibration import Ranges, collect_ranges, load_calibration
+from convert.int8.placement import place, quantisable
+from convert.int8.qdq_onnxruntime import activation_step, quantise_convolutions, weight_steps, write_qdq
+from convert.int8.recipe import KEY_LAYERS, Quantized, Recipe
 from robustscanner.errors import EngineError
 from robustscanner.spec import InputSpec
 
@@ -25,9 +27,17 @@ from .conftest import ROOT, TINY
 Edit = Callable[[Callable[[onnx.ModelProto], object]], Path]
 
 
+def quantize(model: onnx.ModelProto, crops: Path, recipe: Recipe = Recipe()) -> Quantized:
+    """As the program does."""
+    calibration = load_calibration(crops, InputSpec())
+    layers = recipe.choose(quantisable(model.graph))
+    made, ranges = quantise_convolutions(model, layers, recipe, calibration, collect_ranges)
+    return Quantized.of(made, layers, recipe, exported=model, calibration=calibration, ranges=ranges)
+
+
 @pytest.fixture(scope="module")
 def quantized(crops: Path) -> Quantized:
-    return quantize(onnx.load(TINY), load_calibration(crops, InputSpec()), QuantizeOptions())
+    return quantize(onnx.load(TINY), crops)
 
 
 def session(model: onnx.ModelProto, saved: Path | None = None) -> onnxruntime.InferenceSession:
@@ -55,26 +65,26 @@ def weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 def test_only_the_backbone_is_quantised(tiny: onnx.ModelProto, quantized: Quantized) -> None:
-    assert quantized.placement.excluded == (
+    assert quantized.excluded == (
         "/backbone/layers/layers.0/layers.0.0/Conv",  # sees pixels
         "/encoder/Conv",
         "/position/position_aware/mixer/mixer.0/Conv",
         "/position/position_aware/mixer/mixer.2/Conv",
     )
-    assert len(quantized.placement.convolutions) == kinds(tiny.graph)["Conv"] - 4
+    assert len(quantized.convolutions) == kinds(tiny.graph)["Conv"] - 4
     assert body(quantized.model) == body(tiny)
     before, after = weights(tiny), weights(quantized.model)
     changed = {
         node.name for node in quantized.model.graph.node for name in node.input if name.endswith("/weight_dequantised")
     }
-    assert changed == set(quantized.placement.convolutions)
+    assert changed == set(quantized.convolutions)
     lstm = next(node for node in quantized.model.graph.node if node.op_type == "LSTM")
     assert all(np.array_equal(before[name], after[name]) for name in lstm.input if name in before)
 
 
 def test_float_weights_are_gone(tiny: onnx.ModelProto, quantized: Quantized) -> None:
     kept = weights(quantized.model)
-    chosen = [node for node in tiny.graph.node if node.name in quantized.placement.convolutions]
+    chosen = [node for node in tiny.graph.node if node.name in quantized.convolutions]
     assert not any(node.input[1] in kept for node in chosen)
     assert all(kept[f"{node.name}/weight_quantised"].dtype == np.int8 for node in chosen)
 
@@ -82,7 +92,7 @@ def test_float_weights_are_gone(tiny: onnx.ModelProto, quantized: Quantized) -> 
 def test_weights_are_rounded_per_channel(tiny: onnx.ModelProto, quantized: Quantized) -> None:
     before, after = weights(tiny), weights(quantized.model)
     for node in tiny.graph.node:
-        if node.name in quantized.placement.convolutions:
+        if node.name in quantized.convolutions:
             scale = after[f"{node.name}/weight_scale"][:, None, None, None]
             rebuilt = after[f"{node.name}/weight_quantised"] * scale
             assert np.abs(rebuilt - before[node.input[1]]).max() <= scale.max() * 0.501
@@ -91,7 +101,7 @@ def test_weights_are_rounded_per_channel(tiny: onnx.ModelProto, quantized: Quant
 def test_onnx_runtime_computes_the_backbone_in_8_bits(quantized: Quantized, tmp_path: Path) -> None:
     session(quantized.model, tmp_path / "optimised.onnx")
     fused = kinds(onnx.load(tmp_path / "optimised.onnx").graph)
-    assert fused["QLinearConv"] == len(quantized.placement.convolutions)
+    assert fused["QLinearConv"] == len(quantized.convolutions)
     assert fused["QLinearAdd"] == 2  # both residual sums
     assert fused["QuantizeLinear"] == 1  # where the pixels enter
     assert fused["Relu"] == 0
@@ -99,7 +109,7 @@ def test_onnx_runtime_computes_the_backbone_in_8_bits(quantized: Quantized, tmp_
 
 def test_max_pooling_stays_in_8_bits() -> None:
     model = _pooled_model()
-    placement = place(model.graph, ())
+    placement = place(model.graph, quantisable(model.graph))
     assert placement.pooled == {"pooled": "grown"}
     ranges = Ranges("max", 1, dict.fromkeys(placement.tensors, (-1.0, 4.0)))
     written = write_qdq(model, placement, ranges)
@@ -126,7 +136,7 @@ def test_feature_map_stays_nearly_the_same(
 ) -> None:
     """Not the text: these weights are untrained, so that one slip changes all that follows."""
     calibration = load_calibration(crops, InputSpec())
-    result = quantize(tiny, calibration, QuantizeOptions(method, reduce_range=bits == 7))
+    result = quantize(tiny, crops, Recipe(method, reduce_range=bits == 7))
     largest = max(np.abs(v).max() for k, v in weights(result.model).items() if k.endswith("/weight_quantised"))
     assert largest == 2 ** (bits - 1) - 1
     inputs = {"images": calibration.canvases, "valid_width": calibration.widths}
@@ -148,8 +158,7 @@ def test_batches_read_like_single_pictures(quantized: Quantized, crops: Path, ba
 def test_excluding_part_of_a_residual_block_keeps_its_sum_fp32(
     tiny: onnx.ModelProto, crops: Path, tmp_path: Path
 ) -> None:
-    options = QuantizeOptions(exclude=(*DEFAULT_EXCLUDE, "*layers.3/conv2/Conv"))
-    result = quantize(tiny, load_calibration(crops, InputSpec()), options)
+    result = quantize(tiny, crops, Recipe(exclude=(*KEY_LAYERS, "*layers.3/conv2/Conv")))
     session(result.model, tmp_path / "optimised.onnx")
     assert kinds(onnx.load(tmp_path / "optimised.onnx").graph)["QLinearAdd"] == 1
 
@@ -157,19 +166,31 @@ def test_excluding_part_of_a_residual_block_keeps_its_sum_fp32(
 def test_everything_may_be_quantised(tiny: onnx.ModelProto, crops: Path) -> None:
     """Keys then come from 8 bits too, and pass to the loop's body: see `_shield_loops`."""
     calibration = load_calibration(crops, InputSpec())
-    result = quantize(tiny, calibration, QuantizeOptions(exclude=()))
-    assert result.placement.excluded == ("/backbone/layers/layers.0/layers.0.0/Conv",)
+    result = quantize(tiny, crops, Recipe(exclude=()))
+    assert result.excluded == ("/backbone/layers/layers.0/layers.0.0/Conv",)
     session(result.model).run(None, {"images": calibration.canvases, "valid_width": calibration.widths})
 
 
-def test_names_a_pattern_that_matches_nothing(tiny: onnx.ModelProto, crops: Path) -> None:
-    with pytest.raises(EngineError, match=r"'/enocder/\*' matches no convolution; there are .*layers\.1"):
-        quantize(tiny, load_calibration(crops, InputSpec()), QuantizeOptions(exclude=("/enocder/*",)))
+@pytest.mark.parametrize(
+    ("pattern", "near"),
+    [
+        ("/enocder/*", "/encoder/Conv"),
+        ("*Relu*", "/encoder/Conv"),  # a node that the graph has, but none that computes in 8 bits
+        ("/backbone/layers/layers.0/*", "/backbone/layers/layers.5/conv1/Conv"),  # sees pixels: FP32 anyway
+    ],
+)
+def test_a_pattern_that_matches_no_layer_is_an_error_with_near_names(
+    tiny: onnx.ModelProto, crops: Path, pattern: str, near: str
+) -> None:
+    with pytest.raises(EngineError, match="matches none of the 12 layers that can be quantised") as caught:
+        quantize(tiny, crops, Recipe(exclude=(pattern,)))
+    assert pattern in str(caught.value)
+    assert near in str(caught.value)
 
 
 def test_refuses_to_quantise_nothing(tiny: onnx.ModelProto, crops: Path) -> None:
-    with pytest.raises(EngineError, match="no convolution is left"):
-        quantize(tiny, load_calibration(crops, InputSpec()), QuantizeOptions(exclude=("*",)))
+    with pytest.raises(EngineError, match="no layer is left"):
+        quantize(tiny, crops, Recipe(exclude=("*",)))
 
 
 @pytest.mark.parametrize(("low", "high", "zero"), [(0, 4, 0), (-4, 0, 255), (-1, 1, 128), (-1, 3, 64), (0, 0, 0)])
@@ -194,19 +215,19 @@ def test_refuses_broken_weights_and_names_them(edited: Edit) -> None:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.nan, tensor.name))
 
     with pytest.raises(EngineError, match=r"model\.encoder\.weight holds NaN"):
-        load_float_model(edited(spoil))
+        load_source(edited(spoil))
 
 
 def test_refuses_an_old_opset(edited: Edit) -> None:
     path = edited(lambda model: setattr(model.opset_import[0], "version", 11))
     with pytest.raises(EngineError, match="opset 11, needs 13"):
-        load_float_model(path)
+        load_source(path)
 
 
 def test_refuses_what_is_quantised_already(quantized: Quantized, tmp_path: Path) -> None:
     onnx.save(quantized.model, tmp_path / "int8.onnx")  # the metadata came along
     with pytest.raises(EngineError, match="quantised already"):
-        load_float_model(tmp_path / "int8.onnx")
+        load_source(tmp_path / "int8.onnx")
 
 
 def test_program_keeps_spec_and_history(crops: Path, tmp_path: Path) -> None:

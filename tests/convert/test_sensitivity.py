@@ -9,9 +9,11 @@ import onnxruntime
 import pytest
 
 from convert.accuracy.trial import Trials, with_logits
+from convert.cpu.backend import CpuBackend
 from convert.engine.source import load_source
 from convert.int8.calibration import Histogram, load_calibration
 from convert.sensitivity import main
+from convert.trt.backend import TensorRTBackend
 from robustscanner.errors import EngineError
 from robustscanner.spec import InputSpec
 
@@ -19,10 +21,9 @@ from .conftest import CROPS, TINY
 
 
 @pytest.fixture(scope="module")
-def trials(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Trials:
-    source = load_source(TINY, tmp_path_factory.mktemp("scratch"))
+def trials(crops: Path) -> Trials:
     calibration = load_calibration(crops, InputSpec())
-    return Trials(source.model, source.spec, calibration, calibration)
+    return Trials(CpuBackend.quantise, load_source(TINY), calibration, calibration)
 
 
 def test_logits_are_those_the_tokens_come_from(tiny: onnx.ModelProto, crops: Path) -> None:
@@ -60,9 +61,9 @@ def test_thinned_crops_share_ranges(trials: Trials, crops: Path) -> None:
     assert few.layers == trials.layers
 
 
-def test_tensorrt_rounds_elsewhere(tmp_path: Path, crops: Path, trials: Trials) -> None:
-    source, calibration = load_source(TINY, tmp_path), load_calibration(crops, InputSpec())
-    theirs = Trials(source.model, source.spec, calibration, calibration, for_tensorrt=True).run(())
+def test_tensorrt_rounds_elsewhere(crops: Path, trials: Trials) -> None:
+    calibration = load_calibration(crops, InputSpec())
+    theirs = Trials(TensorRTBackend.quantise, load_source(TINY), calibration, calibration).run(())
     assert theirs.divergence > 0
     assert theirs.divergence != trials.run(()).divergence
 

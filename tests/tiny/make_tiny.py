@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT / "runtime"), str(ROOT)]
 
-from convert.export_onnx import export
+from convert.graph.export import export
 from robustscanner.spec import ModelSpec, NetworkSpec
 from training.checkpoint import save_checkpoint
 from training.model.robustscanner import RobustScanner

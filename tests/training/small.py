@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from robustscanner.charset import Charset
+from robustscanner.labels import LabelledCrop
 from robustscanner.spec import CharsetSpec, InputSpec, ModelSpec, NetworkSpec
 from training.config import TrainConfig
-from training.data.folder import LabelledCrop
 from training.data.stream import Batch
 from training.progress import Report
 from training.trainer import Trainer

@@ -8,13 +8,15 @@ import onnxruntime
 import pytest
 import torch
 
-from convert.export_onnx import export
-from convert.graph.export import build_graph, simplify
+from convert.cpu.backend import CpuBackend
+from convert.engine.source import Source
+from convert.graph.export import build_graph, export, simplify
 from convert.graph.model_file import load_model
-from convert.graph.split import split
 from convert.int8.calibration import CalibrationSet, Ranges
-from convert.int8.qdq_onnxruntime import place, write_qdq
-from convert.quantize import DEFAULT_EXCLUDE, QuantizeOptions, quantize
+from convert.int8.placement import place, quantisable
+from convert.int8.qdq_onnxruntime import write_qdq
+from convert.int8.recipe import KEY_LAYERS, Recipe
+from convert.trt.backend import TensorRTBackend
 from robustscanner.errors import EngineError
 from tests.training.small import make_batch, make_crops, run, small_config
 from training.checkpoint import load_checkpoint, load_ranges, save_checkpoint
@@ -60,7 +62,7 @@ def test_folding_changes_nothing() -> None:
 def test_rounds_as_the_quantised_graph_does() -> None:
     model, quantisation = rounded_model()
     graph = simplify(build_graph(without_rounding(model), fold_values=False))
-    placement = place(graph.graph, DEFAULT_EXCLUDE)
+    placement = place(graph.graph, Recipe(exclude=KEY_LAYERS).choose(quantisable(graph.graph)))
     assert set(placement.tensors) == set(quantisation.ranges())
     quantised = write_qdq(graph, placement, Ranges("qat", 0, quantisation.ranges()))
     images, widths = blotches(8)
@@ -122,7 +124,7 @@ def test_a_run_ships_its_ranges_and_resumes_with_them(tmp_path: Path) -> None:
     trainer = Trainer(config, tmp_path / "run", crops)
     run(trainer)
     ranges = load_ranges(trainer.folder.best)
-    assert ranges is not None
+    assert ranges
     assert all(low <= 0 < high for low, high in ranges.values())
     again = Trainer(config, tmp_path / "run", crops)
     again.resume()
@@ -138,12 +140,11 @@ def test_engine_takes_the_ranges_that_were_learnt(tmp_path: Path) -> None:
     ranges = {name: (-1.0, 1.0 + index) for index, name in enumerate(Quantisation(model).names)}
     save_checkpoint(tmp_path / "qat.safetensors", load_checkpoint(TINY)[0], [], ranges=ranges)
     export(tmp_path / "qat.safetensors", tmp_path / "qat.onnx", fold_values=False, force=False)
-    graph, spec, _ = load_model(tmp_path / "qat.onnx")
+    source = Source(tmp_path / "qat.onnx", *load_model(tmp_path / "qat.onnx"))
     nothing = CalibrationSet(tmp_path, (), np.empty((0, 48, 160, 3), np.uint8), np.empty(0, np.int32), ())
-    options = QuantizeOptions(method="qat")
     for quantized in (
-        quantize(graph, nothing, options),
-        quantize(split(graph, spec)[0], nothing, options, for_tensorrt=True),
+        CpuBackend.quantise(source, nothing, Recipe("qat", CpuBackend().spared("qat"))),
+        TensorRTBackend.quantise(source, nothing, Recipe("qat", KEY_LAYERS)),
     ):
         steps = {t.name: onnx.numpy_helper.to_array(t) for t in quantized.model.graph.initializer}
         used = [name for name in ranges if f"{name}_scale" in steps]
@@ -151,6 +152,6 @@ def test_engine_takes_the_ranges_that_were_learnt(tmp_path: Path) -> None:
         for name in used:
             low, high = ranges[name]
             assert steps[f"{name}_scale"] in (np.float32((high - low) / 255), np.float32(high / 127))
-    del graph.metadata_props[:]
+    del source.model.metadata_props[:]
     with pytest.raises(EngineError, match="holds no range of"):
-        quantize(graph, nothing, options)
+        TensorRTBackend.quantise(source, nothing, Recipe("qat"))

@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from robustscanner.errors import SpecError
+from robustscanner.labels import LabelledCrop
 from robustscanner.spec import CharsetSpec, ModelSpec, NetworkSpec
 from tests.training.small import batches, make_batch, make_crops, run, small_config, weights
 from training.checkpoint import load_checkpoint, load_ranges, load_tensors, save_checkpoint, save_tensors
 from training.config import ConfigError
-from training.data.folder import HoldOut, LabelledCrop
+from training.data.folder import HoldOut
 from training.learner import Learner
 from training.model.robustscanner import RobustScanner
 from training.trainer import Trainer
@@ -191,7 +192,7 @@ def test_checkpoint_holds_its_spec(tmp_path: Path) -> None:
     loaded, history = load_checkpoint(tmp_path / "m.safetensors")
     assert loaded.spec == spec()
     assert history == [{"step": "train"}]
-    assert load_ranges(tmp_path / "m.safetensors") is None
+    assert load_ranges(tmp_path / "m.safetensors") == {}
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, loaded.state_dict()[name])
 

@@ -4,9 +4,7 @@ from pathlib import Path
 
 from robustscanner.labels import LABELS_NAME, DataError
 from training.data.folder import FolderSet
-from training.data.record import CropSet
-
-LMDB_NAME = "data.mdb"  # in an LMDB's folder
+from training.data.record import LMDB_NAME, CropSet
 
 
 def crop_set_kind(path: Path) -> str | None:

@@ -9,8 +9,6 @@ from pathlib import Path
 from robustscanner.labels import LabelledCrop, read_labels
 from training.data.record import BadRecord
 
-__all__ = ["FolderSet", "HoldOut", "LabelledCrop", "read_labels"]
-
 
 class FolderSet:
     """The crops of a folder, or any others that are files."""

@@ -10,8 +10,7 @@ import lmdb
 
 from robustscanner.labels import DataError, tidy_label
 from robustscanner.output import OutputError, replacing
-from training.data.crop_set import LMDB_NAME
-from training.data.record import BadRecord
+from training.data.record import LMDB_NAME, BadRecord
 
 COUNT_KEY = b"num-samples"
 

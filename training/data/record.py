@@ -9,6 +9,8 @@ from robustscanner.errors import ImageError
 from robustscanner.labels import DataError
 from robustscanner.preprocess import Image, decode_image
 
+LMDB_NAME = "data.mdb"  # in an LMDB's folder
+
 Skipped = Counter[tuple[str, str]]  # set and reason -> records left out
 
 

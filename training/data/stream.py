@@ -40,14 +40,14 @@ class Batch(NamedTuple):
         return cls(torch.from_numpy(trimmed), torch.tensor(widths, dtype=torch.int32), tokens)
 
 
-class Bucket(NamedTuple):
+class Batches(NamedTuple):
     """Several batches, each of words of about the same width: narrow canvases cost less."""
 
     batches: list[Batch]
     skipped: dict[tuple[str, str], int]  # what was left out on the way; no Counter: pinning memory would double it
 
 
-class MixedStream(Dataset[Bucket]):
+class MixedStream(Dataset[Batches]):
     """Buckets without end from weighted sources; what one holds depends on the seed and its number alone."""
 
     def __init__(
@@ -104,7 +104,7 @@ class MixedStream(Dataset[Bucket]):
             for line in describe_skipped(skipped):
                 logger.warning("%s", line)
 
-    def __getitem__(self, index: int) -> Bucket:
+    def __getitem__(self, index: int) -> Batches:
         """One bucket, drawn anew each time.
 
         Raises:
@@ -120,7 +120,7 @@ class MixedStream(Dataset[Bucket]):
         words = [draw_usable(self._drawers[number], rngs[number], skipped) for number in chosen]
         words.sort(key=self._width)
         firsts = rng.permutation(self.bucket_batches) * self.batch_size
-        return Bucket([self._batch(words[first : first + self.batch_size]) for first in firsts], dict(skipped))
+        return Batches([self._batch(words[first : first + self.batch_size]) for first in firsts], dict(skipped))
 
     def _batch(self, words: list[Word]) -> Batch:
         return Batch.of([image for image, _ in words], [label for _, label in words], self.spec)

@@ -9,12 +9,12 @@ from typing import Protocol
 import numpy as np
 
 from robustscanner.charset import Charset
-from robustscanner.labels import DataError
+from robustscanner.labels import DataError, LabelledCrop, read_labels
 from robustscanner.preprocess import Image
 from robustscanner.spec import ModelSpec
 from training.data.augment import AugmentOptions, augment
 from training.data.crop_set import crop_set_kind, open_crop_set
-from training.data.folder import FolderSet, HoldOut, LabelledCrop, read_labels
+from training.data.folder import FolderSet, HoldOut
 from training.data.record import BadRecord, CropSet, Skipped, decode_record
 from training.data.render.synth import SynthOptions, WordSynthesizer
 
@@ -25,7 +25,7 @@ MAX_TRIES = 1000  # bad records in a row, after which a source counts as unusabl
 
 
 @dataclass(frozen=True)
-class Source:
+class WordSource:
     """One source of training words."""
 
     kind: str  # "lmdb", "folder", or "render": words of a list, drawn without end
@@ -39,7 +39,7 @@ class Source:
             raise DataError(f"{self.path}: weight {self.weight}; give a positive number")
 
     @classmethod
-    def parse(cls, text: str) -> "Source":
+    def parse(cls, text: str) -> "WordSource":
         """From `PATH` or `PATH=WEIGHT`; what lies there says of which kind it is.
 
         Raises:
@@ -140,7 +140,7 @@ def draw_usable(drawer: Drawer, rng: np.random.Generator, skipped: Skipped) -> W
 
 
 def open_sources(
-    sources: Sequence[Source], spec: ModelSpec, *, held_out: HoldOut = HoldOut(0)
+    sources: Sequence[WordSource], spec: ModelSpec, *, held_out: HoldOut = HoldOut(0)
 ) -> list[tuple[Drawer, float]]:
     """Opens every source, without the held-out crops of folders, tries it, and pairs it with its weight.
 
@@ -155,13 +155,13 @@ def open_sources(
     return [(drawer, source.weight) for drawer, source in zip(drawers, sources, strict=True)]
 
 
-def held_out_crops(sources: Sequence[Source], held_out: HoldOut) -> list[LabelledCrop]:
+def held_out_crops(sources: Sequence[WordSource], held_out: HoldOut) -> list[LabelledCrop]:
     """The crops of all folders that are for validation only, each once; LMDBs are trained on as a whole."""
     crops = [crop for source in sources if source.kind == "folder" for crop in read_labels(source.path)]
     return list(dict.fromkeys(crop for crop in crops if held_out.keeps(crop)))
 
 
-def _open_source(source: Source, spec: ModelSpec, held_out: HoldOut) -> Drawer:
+def _open_source(source: WordSource, spec: ModelSpec, held_out: HoldOut) -> Drawer:
     charset, max_length = Charset(spec.charset), spec.network.max_length
     if source.kind == "render":
         options = SynthOptions(max_length=min(SynthOptions.max_length, max_length - 1))

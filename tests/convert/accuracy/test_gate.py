@@ -3,13 +3,16 @@
 from collections.abc import Collection
 from pathlib import Path
 
+import onnx
 import pytest
 
 from convert.accuracy.gate import Choice, GateOptions, choose_float_layers, rank_layers
-from convert.accuracy.trial import Trial, Trials, exact_pattern
+from convert.accuracy.trial import Trial, Trials
 from convert.build_engine import main
+from convert.cpu.backend import CpuBackend
 from convert.engine.source import load_source
 from convert.int8.calibration import load_calibration
+from convert.int8.recipe import exact_pattern
 from robustscanner.engine import EngineAccuracy, read_manifest
 from robustscanner.spec import InputSpec
 from tests.convert.conftest import TINY
@@ -61,11 +64,10 @@ def test_a_pattern_fits_one_name_only() -> None:
 
 
 @pytest.fixture
-def hard(crops: Path, tmp_path: Path) -> Path:
+def hard(crops: Path) -> Path:
     """Labels that 8 bits in every layer read less of than FP32 does, and 8 bits in some as well."""
-    source = load_source(TINY, tmp_path)
     calibration = load_calibration(crops, InputSpec())
-    trial = Trials(source.model, source.spec, calibration, calibration).run(())
+    trial = Trials(CpuBackend.quantise, load_source(TINY), calibration, calibration).run(())
     assert trial.rate < 1, "the tiny model reads the same in 8 bits: nothing to repair"
     return crops
 
@@ -92,6 +94,26 @@ def test_repairs(hard: Path, tmp_path: Path) -> None:
     assert steps["gate"]["restored"]
     assert set(steps["gate"]["restored"]) < set(steps["quantize"]["excluded"])
     assert (steps["gate"]["max_drop_points"], steps["gate"]["drop_points"]) == (0, 0)
+
+
+def in_8_bits(engine: Path) -> set[str]:
+    """Names of the layers of a built graph whose weights are whole numbers."""
+    graph = onnx.load(engine / "model.onnx").graph
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    convolutions = {n.name for n in graph.node if n.op_type == "Conv" and makers.get(n.input[1]) == "DequantizeLinear"}
+    return convolutions | {node.name for node in graph.node if node.op_type == "DynamicQuantizeLSTM"}
+
+
+def test_what_is_restored_is_what_is_built(crops: Path, tmp_path: Path) -> None:
+    """On the default path, where more than convolutions is in 8 bits."""
+    arguments = [str(TINY), "--int8", "--calib-data", str(crops)]
+    plain, repaired = tmp_path / "plain.engine", tmp_path / "repaired.engine"
+    assert main([*arguments, "-o", str(plain)]) == 0
+    assert main([*arguments, "-o", str(repaired), "--max-drop", "0", "--repair"]) == 0
+    restored = read_manifest(repaired).history[-2]["restored"]
+    assert restored, "the tiny model reads the same in 8 bits: nothing to repair"
+    assert in_8_bits(plain) - in_8_bits(repaired) == set(restored)
+    assert in_8_bits(repaired) < in_8_bits(plain)
 
 
 def test_passes_and_remembers(crops: Path, tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from onnx.utils import Extractor
 from convert.cpu.graph import for_cpu
 from convert.graph.model_file import load_model
 from convert.graph.step import MEMORY
-from convert.int8.calibration import load_calibration
-from convert.quantize import QuantizeOptions, quantize
+from convert.int8.calibration import collect_ranges, load_calibration
+from convert.int8.placement import quantisable
+from convert.int8.qdq_onnxruntime import quantise_convolutions
+from convert.int8.recipe import Recipe
 from robustscanner.errors import EngineError
 from robustscanner.spec import InputSpec, ModelSpec
 from tests.convert.conftest import TINY
@@ -109,9 +111,10 @@ def test_layers_keep_their_names(tiny: onnx.ModelProto, rewritten: onnx.ModelPro
 
 def test_can_be_quantised(rewritten: onnx.ModelProto, crops: Path) -> None:
     calibration = load_calibration(crops, InputSpec())
-    result = quantize(rewritten, calibration, QuantizeOptions())
-    assert len(result.placement.convolutions) == 9
-    tokens, _ = run(result.model, ["tokens", "scores"], words([100, 60]))
+    layers = [name for name in quantisable(rewritten.graph) if name.startswith("/backbone")]
+    assert len(layers) == 9
+    quantised, _ = quantise_convolutions(rewritten, layers, Recipe(), calibration, collect_ranges)
+    tokens, _ = run(quantised, ["tokens", "scores"], words([100, 60]))
     assert tokens.shape == (2, 12)
 
 

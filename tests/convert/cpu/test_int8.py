@@ -8,14 +8,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from convert.cpu.backend import make
+from convert.cpu.backend import CpuBackend
 from convert.cpu.graph import for_cpu
-from convert.cpu.int8 import to_bytes
+from convert.cpu.int8 import byte_layers, to_bytes
 from convert.engine.product import Product
-from convert.engine.source import Source
+from convert.engine.source import load_source
 from convert.graph.model_file import load_model
 from convert.int8.calibration import load_calibration
-from convert.quantize import DEFAULT_EXCLUDE, QuantizeOptions
+from convert.int8.recipe import Recipe
 from robustscanner.spec import InputSpec
 from tests.convert.conftest import TINY
 
@@ -47,8 +47,9 @@ def error(got: np.ndarray, expected: np.ndarray) -> float:
 
 
 def test_names_what_it_changed(model: onnx.ModelProto) -> None:
-    changed, names = to_bytes(model, 8)
+    names = byte_layers(model.graph)
     assert list(names) == [FIRST, *ROWS]
+    changed = to_bytes(model, names, 8)
     kinds = {node.name: node.op_type for node in changed.graph.node}
     assert [kinds[name] for name in names] == ["Conv", "DynamicQuantizeLSTM", "DynamicQuantizeLSTM"]
     assert not {"/Sub", "/Cast", "/Div"} & set(kinds)
@@ -56,14 +57,14 @@ def test_names_what_it_changed(model: onnx.ModelProto) -> None:
 
 @pytest.mark.parametrize(("bits", "most"), [(8, 0.01), (7, 0.02)])
 def test_first_convolution_sees_the_same_picture(model: onnx.ModelProto, bits: int, most: float) -> None:
-    changed, _ = to_bytes(model, bits)
+    changed = to_bytes(model, [FIRST, *ROWS], bits)
     name = output(model, FIRST)
     assert error(tensor(changed, name), tensor(model, name)) < most
 
 
 @pytest.mark.parametrize(("bits", "most"), [(8, 0.03), (7, 0.06)])
 def test_rows_stay_nearly_the_same(model: onnx.ModelProto, bits: int, most: float) -> None:
-    changed, _ = to_bytes(model, bits)
+    changed = to_bytes(model, [FIRST, *ROWS], bits)
     name = output(model, ROWS[1])
     expected = tensor(model, name)
     assert np.abs(expected).max() > 0.1
@@ -85,28 +86,42 @@ def test_a_gate_without_weights_is_no_division_by_zero(model: onnx.ModelProto) -
     values = numpy_helper.to_array(dead).copy()
     values[:, 0] = 0
     dead.CopyFrom(numpy_helper.from_array(values, dead.name))
-    changed, _ = to_bytes(blank, 8)
+    changed = to_bytes(blank, ROWS, 8)
     assert np.isfinite(tensor(changed, output(blank, ROWS[1]))).all()
 
 
-def built(crops: Path, folder: Path, options: QuantizeOptions) -> tuple[Product, onnx.ModelProto]:
-    source = Source(TINY, *load_model(TINY))
-    product = make(source, load_calibration(crops, InputSpec()), options, folder)
+def test_layers_that_are_not_named_stay_as_they_are(model: onnx.ModelProto) -> None:
+    changed = to_bytes(model, ROWS[1:], 8)
+    kinds = {node.name: node.op_type for node in changed.graph.node}
+    assert [kinds[name] for name in ROWS] == ["LSTM", "DynamicQuantizeLSTM"]
+    assert np.array_equal(tensor(changed, output(changed, FIRST)), tensor(model, output(model, FIRST)))
+    assert to_bytes(model, (), 8) == model
+
+
+def built(crops: Path, folder: Path, *exclude: str) -> tuple[Product, onnx.ModelProto]:
+    product = CpuBackend().make(load_source(TINY), load_calibration(crops, InputSpec()), Recipe("max", exclude), folder)
     return product, onnx.load(folder / "model.onnx")
 
 
 def test_an_engine_has_both(crops: Path, tmp_path: Path) -> None:
-    product, model = built(crops, tmp_path, QuantizeOptions())
+    product, model = built(crops, tmp_path, *CpuBackend().spared("max"))
     (step,) = product.steps
     assert step["also_int8"] == ROWS
     assert step["excluded"] == ["/encoder/Conv", "/position/position_aware/mixer/mixer.2/Conv"]
     assert "LSTM" not in {node.op_type for node in model.graph.node}
 
 
-def test_whoever_says_what_to_exclude_gets_just_that(crops: Path, tmp_path: Path) -> None:
-    product, model = built(crops, tmp_path, QuantizeOptions(exclude=("/position/*", "/encoder/*")))
+def test_exclude_holds_for_every_layer(crops: Path, tmp_path: Path) -> None:
+    product, model = built(crops, tmp_path, "/position/*", FIRST)
     (step,) = product.steps
-    assert step["also_int8"] == []
+    assert "also_int8" not in step
     assert FIRST in step["excluded"]
     assert sum(node.op_type == "LSTM" for node in model.graph.node) == 2
-    assert DEFAULT_EXCLUDE != ("/position/*", "/encoder/*")  # else this asks for the default
+
+
+def test_preview_says_what_is_built(crops: Path) -> None:
+    source, calibration = load_source(TINY), load_calibration(crops, InputSpec())
+    found = CpuBackend().preview(source, calibration, Recipe(exclude=CpuBackend().spared("max")))
+    assert found.summary == [("quantised", "11 of 13 convolutions, ranges by max from 12 crops")]
+    assert [f"Int8   {name}" in found.details for name in (FIRST, *ROWS)] == [True] * 3
+    assert CpuBackend().preview(source, calibration, None).details == []

@@ -89,7 +89,7 @@ def test_step_stops_when_the_last_row_has_ended(graphs: Pair, spec: ModelSpec, c
 
 def test_values_are_folded_once(graphs: Pair, spec: ModelSpec, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from convert.export_onnx import export
+    from convert.graph.export import export
 
     export(TINY.with_suffix(".safetensors"), tmp_path / "folded.onnx", fold_values=True, force=False)
     encoder, _ = split(onnx.load(tmp_path / "folded.onnx"), spec)

@@ -8,15 +8,15 @@ from onnx import numpy_helper
 from convert.graph.model_file import load_model
 from convert.graph.split import split
 from convert.int8.calibration import Ranges
-from convert.int8.qdq_onnxruntime import Placement, place
+from convert.int8.placement import quantisable
 from convert.int8.qdq_tensorrt import (
     SMALLEST_STEP,
     activation_scale,
     readers_in_8_bits,
     weight_scales,
-    write_qdq_tensorrt,
+    write_qdq,
 )
-from convert.quantize import DEFAULT_EXCLUDE
+from convert.int8.recipe import KEY_LAYERS, Recipe
 from tests.convert.conftest import TINY
 
 
@@ -26,14 +26,14 @@ def encoder() -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def placement(encoder: onnx.ModelProto) -> Placement:
-    return place(encoder.graph, DEFAULT_EXCLUDE)
+def layers(encoder: onnx.ModelProto) -> tuple[str, ...]:
+    return Recipe(exclude=KEY_LAYERS).choose(quantisable(encoder.graph))
 
 
 @pytest.fixture(scope="module")
-def written(encoder: onnx.ModelProto, placement: Placement) -> onnx.ModelProto:
-    ranges = Ranges("max", 1, dict.fromkeys(readers_in_8_bits(encoder.graph, placement), (-1.0, 2.0)))
-    model = write_qdq_tensorrt(encoder, placement, ranges)
+def written(encoder: onnx.ModelProto, layers: tuple[str, ...]) -> onnx.ModelProto:
+    ranges = Ranges("max", 1, dict.fromkeys(readers_in_8_bits(encoder.graph, layers), (-1.0, 2.0)))
+    model = write_qdq(encoder, layers, ranges)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -42,12 +42,12 @@ def makers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
     return {name: node for node in model.graph.node for name in node.output}
 
 
-def test_every_chosen_convolution_reads_8_bits(written: onnx.ModelProto, placement: Placement) -> None:
+def test_every_chosen_convolution_reads_8_bits(written: onnx.ModelProto, layers: tuple[str, ...]) -> None:
     made = makers(written)
     for node in written.graph.node:
         if node.op_type == "Conv":
             found = {made[name].op_type for name in node.input[:2] if name in made}
-            assert (found == {"DequantizeLinear"}) == (node.name in placement.convolutions), node.name
+            assert (found == {"DequantizeLinear"}) == (node.name in layers), node.name
 
 
 def test_sums_read_their_shortcut_in_8_bits_and_their_convolution_in_full(written: onnx.ModelProto) -> None:
@@ -73,7 +73,7 @@ def test_the_smaller_of_two_convolutions_is_the_shortcut() -> None:
         graph = onnx.parser.parse_model(text.replace("SUM", order).replace("{}", "{0}")).graph
         for node in graph.node:
             node.name = node.output[0]
-        found = readers_in_8_bits(graph, Placement(("main", "shortcut"), (), (), {}))
+        found = readers_in_8_bits(graph, ("main", "shortcut"))
         assert found == {"x": [("shortcut", 0), ("main", 0)], "shortcut": [("y", index)]}
 
 

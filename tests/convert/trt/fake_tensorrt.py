@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from convert.trt.library import Library, describe
+from convert.trt.library import TensorRT, describe
 
 API = Path(__file__).parents[2] / "tensorrt_api"
 DUMPS = {path.stem: path for path in sorted(API.glob("*.json"))}
@@ -61,7 +61,7 @@ class Notes:
     log_error: Callable[[str], None] = lambda message: None  # as the library would, once there is a builder
 
 
-def load(name: str) -> tuple[Library, Notes]:
+def load(name: str) -> tuple[TensorRT, Notes]:
     """The stand-in for one of DUMPS, and its notes."""
     dump = json.loads(DUMPS[name].read_text(encoding="utf-8"))
     notes = Notes(product=dump["product"])

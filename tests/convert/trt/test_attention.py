@@ -17,7 +17,7 @@ from convert.trt.backend import HALF_ENDS
 from convert.trt.builder import BuilderOptions, build_plan
 from convert.trt.half import to_half
 from convert.trt.layers import Layer, kernels
-from convert.trt.library import Library, load_library
+from convert.trt.library import TensorRT, load_library
 from convert.trt.simulate import read_simulated
 from robustscanner.engine import BatchRange
 from robustscanner.spec import ModelSpec, NetworkSpec
@@ -70,7 +70,7 @@ def test_sums_stay_float32_in_half_precision(step: ModelProto) -> None:
 
 
 @pytest.fixture(scope="module")
-def library() -> Library:
+def library() -> TensorRT:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     return load_library("tensorrt-rtx")
 
@@ -93,7 +93,7 @@ def step() -> ModelProto:
 
 @pytest.mark.parametrize(("largest", "most"), [(1, 10), (16, 14)])
 @pytest.mark.parametrize("target", ["sm_80", "sm_120"])
-def test_kernels_of_a_step(library: Library, step: ModelProto, target: str, largest: int, most: int) -> None:
+def test_kernels_of_a_step(library: TensorRT, step: ModelProto, target: str, largest: int, most: int) -> None:
     options = BuilderOptions("fp16", BatchRange(1, 1, largest), targets=(target,))
     layers = kernels(build_plan(library, step.SerializeToString(), options).layers)
     print(f"{target}, batch 1…{largest}: {len(layers)} kernels")

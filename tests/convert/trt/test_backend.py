@@ -20,7 +20,7 @@ EDGE = ROOT / "runtime" / "robustscanner" / "models" / "edge.onnx"
 def r31(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The paper's model with random weights, which a compiler does not mind."""
     pytest.importorskip("torch")
-    from convert.export_onnx import export
+    from convert.graph.export import export
     from robustscanner.spec import ModelSpec
     from training.checkpoint import save_checkpoint
     from training.model.robustscanner import RobustScanner
@@ -78,7 +78,7 @@ def test_bundle_and_its_manifest(tmp_path: Path, crops: Path, capsys: pytest.Cap
     assert manifest.versions["tensorrt-rtx"] == rtx.__version__
     assert manifest.device["targets"] == "sm_86,sm_89"
     assert manifest.files["encoder.plan"] == file_sha256(target / "encoder.plan")
-    assert [step["step"] for step in manifest.history] == ["seed", "export", "split", "quantize", "build"]
+    assert [step["step"] for step in manifest.history] == ["seed", "export", "quantize", "split", "build"]
     assert manifest.accuracy is not None
     assert manifest.accuracy.simulated
     assert manifest.accuracy.fp32_rate == 1  # the labels are what it reads
@@ -108,7 +108,6 @@ def test_row_lstm_as_loops_builds_too(tmp_path: Path, crops: Path) -> None:
         (["--fp16"], "on a CPU use --fp32 or --int8"),
         (["--fp32", "--row-lstm", "loop"], "--row-lstm: does nothing with ONNX Runtime"),
         (["--int8", "--max-batch", "4"], "--max-batch: does nothing with ONNX Runtime"),
-        (["--int8", "--dry-run"], "--dry-run: only TensorRT decides"),
         (["--int8", "--backend", "tensorrt-rtx", "--target", "sm_87"], "builds for sm_75, sm_80"),
         (["--int8", "--backend", "tensorrt-rtx", "--int8-calibrator"], "--int8-calibrator: TensorRT-RTX"),
         (["--int8", "--backend", "tensorrt-rtx", "--version-compatible"], "--version-compatible: TensorRT-RTX"),

@@ -16,15 +16,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from convert.engine.source import Source
+from convert.engine.source import load_source
 from convert.int8.calibration import CalibrationSet
-from convert.quantize import QuantizeOptions, load_float_model
+from convert.int8.recipe import Recipe
 from convert.trt import builder as trt_builder
 from convert.trt import library as trt_library
-from convert.trt.backend import TensorRTOptions, prepare
+from convert.trt.backend import TensorRTBackend, TensorRTOptions
 from convert.trt.builder import (
     BuilderOptions,
-    Plan,
+    BuiltPlan,
     build_plan,
     check_options,
     check_reading,
@@ -32,7 +32,7 @@ from convert.trt.builder import (
     runs_here,
 )
 from convert.trt.layers import convolution_precisions, summarise
-from convert.trt.library import Library, load_library
+from convert.trt.library import TensorRT, load_library
 from convert.trt.watch import BuildWatch
 from robustscanner.engine import BatchRange
 from robustscanner.errors import EngineError
@@ -451,7 +451,7 @@ class TestTensorRTRTX:
     """Real builds, ahead of time, on this CPU."""
 
     @pytest.fixture
-    def library(self) -> Library:
+    def library(self) -> TensorRT:
         pytest.importorskip("tensorrt_rtx")
         return load_library("tensorrt-rtx")
 
@@ -461,27 +461,27 @@ class TestTensorRTRTX:
         crop = LabelledCrop(Path("a.png"), "a")
         return CalibrationSet(Path(), (crop,) * 4, canvases, np.full(4, 160, np.int32), ())
 
-    def build(self, library: Library, model: bytes, precision: str, *targets: str) -> Plan:
+    def build(self, library: TensorRT, model: bytes, precision: str, *targets: str) -> BuiltPlan:
         wanted = options(precision, targets=targets)
         check_options(library, wanted)
         return build_plan(library, model, wanted)
 
     @pytest.mark.parametrize("targets", [("sm_86",), ("sm_89", "sm_120"), ()])
-    def test_builds_for_targets(self, library: Library, targets: tuple[str, ...]) -> None:
+    def test_builds_for_targets(self, library: TensorRT, targets: tuple[str, ...]) -> None:
         plan = self.build(library, plain(), "fp32", *targets)
         assert len(plan.data) > 1000
         assert convolution_precisions(plan.layers, ["conv"]) == {"conv": "Float"}
 
-    def test_half_is_half(self, library: Library) -> None:
+    def test_half_is_half(self, library: TensorRT) -> None:
         plan = self.build(library, half(), "fp16", "sm_86")
         assert convolution_precisions(plan.layers, ["conv"]) == {"conv": "Half"}
 
     @pytest.mark.parametrize("target", ["sm_86", "sm_120"])
-    def test_int8_is_int8(self, library: Library, target: str) -> None:
+    def test_int8_is_int8(self, library: TensorRT, target: str) -> None:
         plan = self.build(library, quantised(), "int8", target)
         assert convolution_precisions(plan.layers, ["conv1", "conv2"]) == {"conv1": "Int8", "conv2": "Int8"}
 
-    def test_lists_a_network(self, library: Library) -> None:
+    def test_lists_a_network(self, library: TensorRT) -> None:
         layers = list_network(library, quantised(), options("int8"))
         found = {layer.name: layer.precision for layer in layers}
         assert (found["conv1"], found["conv2"], found["relu1"]) == ("Int8", "Int8", "Half")
@@ -490,24 +490,24 @@ class TestTensorRTRTX:
         ("operator", "message"),
         [("Foo", r"node 'relu' \(Foo\).*Plugin not found.*; update TensorRT"), ("Det", r"node 'relu' \(Det\)")],
     )
-    def test_names_what_it_cannot_parse(self, library: Library, operator: str, message: str) -> None:
+    def test_names_what_it_cannot_parse(self, library: TensorRT, operator: str, message: str) -> None:
         model = onnx.load_model_from_string(plain())
         model.graph.node[1].op_type = operator
         with pytest.raises(EngineError, match=message):
             self.build(library, model.SerializeToString(), "fp32", "sm_86")
 
-    def test_junk_is_no_model(self, library: Library) -> None:
+    def test_junk_is_no_model(self, library: TensorRT) -> None:
         with pytest.raises(EngineError, match="cannot parse the ONNX file"):
             self.build(library, b"junk", "fp32", "sm_86")
 
     @pytest.mark.parametrize(
         ("target", "precision"), [("sm_80", "fp32"), ("sm_89", "fp16"), ("sm_80", "int8"), ("sm_120", "int8")]
     )
-    def test_the_tiny_model(self, library: Library, calibration: CalibrationSet, target: str, precision: str) -> None:
+    def test_the_tiny_model(self, library: TensorRT, calibration: CalibrationSet, target: str, precision: str) -> None:
         wanted = options(precision, targets=(target,))
-        source = Source(TINY, *load_float_model(TINY))
-        asked = TensorRTOptions(wanted, QuantizeOptions(), row_lstm="loop")
-        graphs = prepare(source, calibration, library, asked)
+        recipe = Recipe() if precision == "int8" else None
+        backend = TensorRTBackend(library, TensorRTOptions(wanted, row_lstm="loop"))
+        graphs = backend.prepare(load_source(TINY), calibration, recipe)
         plans = {name: build_plan(library, graph.SerializeToString(), wanted) for name, graph in graphs}
         backbone = [
             node.name
@@ -520,7 +520,7 @@ class TestTensorRTRTX:
         assert set(others) == {"Int8" if precision == "int8" else whole}
         assert whole in summarise(plans["decoder"].layers)
 
-    def test_turing_has_no_float_products(self, library: Library) -> None:
+    def test_turing_has_no_float_products(self, library: TensorRT) -> None:
         """In a process of its own: after this failure TensorRT-RTX 1.7 takes the next INT8 network for FP16, once."""
         code = "from tests.convert.trt.test_builder import build_for_turing; build_for_turing()"
         root = Path(__file__).parents[3]

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from robustscanner.charset import Charset
-from robustscanner.labels import DataError
+from robustscanner.labels import DataError, read_labels
 from robustscanner.spec import CharsetSpec, ModelSpec, NetworkSpec
 from tests.training.crop_sets import make_folder, make_lmdb, picture
 from training.data.augment import AugmentOptions, augment
-from training.data.folder import FolderSet, HoldOut, read_labels
+from training.data.folder import FolderSet, HoldOut
 from training.data.lmdb_set import write_lmdb
 from training.data.record import BadRecord
 from training.data.stream import Batch, MixedStream
-from training.data.word_source import AugmentedCrops, Source, encode_label, held_out_crops, open_sources
+from training.data.word_source import AugmentedCrops, WordSource, encode_label, held_out_crops, open_sources
 
 SPEC = ModelSpec("c", CharsetSpec.of("abc0123456789"), network=NetworkSpec("edge", 16, 6, (8, 8, 16, 16)))
 
@@ -108,7 +108,7 @@ def test_what_is_left_out_is_told_once_a_source(caplog: pytest.LogCaptureFixture
 def test_source_without_anything_usable_stops_the_run(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "f", ["xyz", "abcabcabc"])
     with pytest.raises(DataError, match=r"1000 records in a row cannot be used, the last: label (is too long|has)"):
-        open_sources([Source.parse(str(folder))], SPEC)
+        open_sources([WordSource.parse(str(folder))], SPEC)
 
 
 def test_reasons_of_labels(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_all_kinds_of_sources_are_drawn_from(tmp_path: Path, monkeypatch: pytest
     write_lmdb(tmp_path / "lmdb", [(picture(i), "2") for i in range(5)])
     words = tmp_path / "words.txt"
     words.write_text("abc\ncab\n")
-    sources = [Source.parse(text) for text in (f"{folder}=2", f"{tmp_path / 'lmdb'}=0.5", str(words))]
+    sources = [WordSource.parse(text) for text in (f"{folder}=2", f"{tmp_path / 'lmdb'}=0.5", str(words))]
     assert [(source.kind, source.weight) for source in sources] == [("folder", 2), ("lmdb", 0.5), ("render", 1)]
     stream = MixedStream(SPEC, open_sources(sources, SPEC), batch_size=20, bucket_batches=2, seed=1)
     seen = {tuple(row[1:4]) for row in labels(take(stream, 4, workers=2))}
@@ -149,7 +149,7 @@ def test_all_kinds_of_sources_are_drawn_from(tmp_path: Path, monkeypatch: pytest
 
 
 def test_held_out_crops_are_not_trained_on(tmp_path: Path) -> None:
-    sources = [Source.parse(str(make_folder(tmp_path / "f", [str(i % 10) for i in range(60)])))] * 2
+    sources = [WordSource.parse(str(make_folder(tmp_path / "f", [str(i % 10) for i in range(60)])))] * 2
     held_out = held_out_crops(sources, HoldOut(0.3))
     assert held_out == [crop for crop in read_labels(tmp_path / "f") if HoldOut(0.3).keeps(crop)]
     ((drawer, _), _) = open_sources(sources, SPEC, held_out=HoldOut(0.3))
@@ -164,19 +164,19 @@ def test_sources_that_cannot_be_are_refused(tmp_path: Path) -> None:
     cases = {f"{folder}=0": "positive", f"{folder}=much": "no number", f"{tmp_path / 'none'}=2": "check the path"}
     for text, message in cases.items():
         with pytest.raises(DataError, match=message):
-            Source.parse(text)
+            WordSource.parse(text)
     with pytest.raises(DataError, match="known: lmdb, folder, render"):
-        Source("tar", folder)
+        WordSource("tar", folder)
     with pytest.raises(DataError, match="holds no crops"):
-        open_sources([Source.parse(str(tmp_path / "empty"))], SPEC)
+        open_sources([WordSource.parse(str(tmp_path / "empty"))], SPEC)
     with pytest.raises(DataError, match="no source"):
         open_sources([], SPEC)
 
 
 def test_path_may_hold_an_equals_sign(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "a=2", ["1"])
-    assert Source.parse(str(folder)) == Source("folder", folder)
-    assert Source.parse(f"{folder}=3") == Source("folder", folder, 3.0)
+    assert WordSource.parse(str(folder)) == WordSource("folder", folder)
+    assert WordSource.parse(f"{folder}=3") == WordSource("folder", folder, 3.0)
 
 
 @pytest.mark.parametrize("size", [(4, 4), (9, 200), (200, 9), (40, 120)])

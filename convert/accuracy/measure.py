@@ -1,0 +1,38 @@
+"""Reads the calibration crops with an engine and with the model it came from."""
+
+from pathlib import Path
+
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from robustscanner.engine import EngineAccuracy
+from robustscanner.errors import ImageError
+from robustscanner.labels import DataError
+from robustscanner.metrics import score_words
+from robustscanner.recognizer import Recognizer
+from robustscanner.session import GpuOptions, SessionOptions
+
+from ..engine.product import Product
+from ..int8.calibration import CalibrationSet
+
+
+def measure(source: Path, folder: Path, product: Product, calibration: CalibrationSet) -> EngineAccuracy:
+    """Accuracy of both, read as serving does, or as near to it as possible where the engine cannot run."""
+    expected = _read_crops(source, calibration)
+    # The plans were made a moment ago: what code they carry is the library's own.
+    got = _read_crops(folder, calibration, host_code=True) if product.simulate is None else product.simulate()
+    labels = [crop.label for crop in calibration.crops]
+    before, after = score_words(expected, labels), score_words(got, labels)
+    alike = sum(a == b for a, b in zip(expected, got, strict=True)) / len(got)
+    return EngineAccuracy(after.words, before.rate, after.rate, alike, simulated=product.simulate is not None)
+
+
+def _read_crops(model: Path, calibration: CalibrationSet, *, host_code: bool = False) -> list[str]:
+    texts = []
+    options = SessionOptions(spinning=False, gpu=GpuOptions(host_code=host_code))
+    with Recognizer(model, options=options) as recognizer:
+        paths = [crop.path for crop in calibration.crops]
+        for path, result in tqdm(recognizer.read_each(paths), "reading", len(paths), leave=False, disable=None):
+            if isinstance(result, ImageError):  # it could be read a minute ago
+                raise DataError(f"{path}: changed while the engine was built ({result}); start again")
+            texts.append(result.text)
+    return texts
