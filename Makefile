@@ -16,7 +16,7 @@ GPU_TESTS ?=
 GPU_LATENCY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check pycuda cpp golden bench gpu clean
+.PHONY: help demo test check pycuda cpp golden bench gpu kernels-sanitized clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,13 @@ gpu: $(GPU_VENV)/gpu.done ## on a machine with an NVIDIA GPU: engines, GPU tests
 	REQUIRE_GPU=1 $(GPU_VENV)/bin/python -m pytest -m gpu tests/gpu $(GPU_TESTS)
 	$(GPU_VENV)/bin/python benchmarks/latency.py build/gpu-fp32.engine build/gpu-fp16.engine build/gpu-int8.engine \
 	  $(GPU_LATENCY) -o build/latency-gpu.json
+
+kernels-sanitized: ## the CUDA kernels on the CPU, under ThreadSanitizer, AddressSanitizer and UBSan
+	mkdir -p build/cuda
+	for sanitizer in thread address,undefined; do \
+	  g++ -std=c++20 -O1 -g -DROBUSTSCANNER_THREADS -fsanitize=$$sanitizer -fno-sanitize-recover=all -pthread \
+	    tests/runtime/cuda/sanitized.cpp -o build/cuda/sanitized && build/cuda/sanitized || exit 1; \
+	done
 
 clean: ## remove what make made
 	rm -rf $(VENV) $(GPU_VENV) build

@@ -116,6 +116,12 @@ def add_tensorrt_arguments(parser: argparse.ArgumentParser) -> None:
         default="wavefront",
         help="the encoder's LSTM: unrolled with both layers at once, or TensorRT's loops (default: %(default)s)",
     )
+    group.add_argument(
+        "--decoder",
+        choices=("steps", "kernel"),
+        default="steps",
+        help="decode step by step, or in one launch of a CUDA kernel, which nvcc compiles (default: %(default)s)",
+    )
     group.add_argument("--int8-calibrator", action="store_true", help="TensorRT 8 to 10: its own calibration, no Q/DQ")
     group.add_argument("--calibration-cache", type=Path, metavar="FILE", help="of that calibrator, to build again")
     group.add_argument("--save-layers", type=Path, metavar="FILE.json", help="list of layers and their precision")
@@ -167,6 +173,7 @@ def tensorrt_options(parsed: argparse.Namespace) -> "TensorRTOptions":
     return TensorRTOptions(
         builder=builder,
         row_lstm=parsed.row_lstm,
+        decoder=parsed.decoder,
         calibrator=parsed.int8_calibrator,
         calibration_cache=parsed.calibration_cache,
         timing_cache=parsed.timing_cache,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from robustscanner.engine import DECODER_NAME, ENCODER_NAME, SINGLE_NAME, BatchRange
+from robustscanner.engine import DECODER_NAME, ENCODER_NAME, KERNELS_NAME, SINGLE_NAME, WEIGHTS_NAME, BatchRange
 from robustscanner.gpu.decoding import canvas_widths
 from robustscanner.output import replacing
 
@@ -34,6 +34,7 @@ from .builder import (
 from .calibrator import calibrating
 from .extent import OpenShapes, open_shapes
 from .half import exact_nodes, to_half
+from .kernel_files import check_kernels, write_kernels
 from .layers import Layer, convolution_precisions, kernels, layers_to_json, requantising, summarise
 from .library import TensorRT, load_library
 from .row_lstm import unroll_rows
@@ -41,6 +42,7 @@ from .simulate import read_simulated
 
 HALF_ENDS = ("values", "position")  # tensors between the two plans; keys and mask stay FP32 for the scores' sake
 ROW_LSTM = ("wavefront", "loop")
+DECODERS = ("steps", "kernel")
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class TensorRTOptions:
 
     builder: BuilderOptions
     row_lstm: str = "wavefront"  # of ROW_LSTM
+    decoder: str = "steps"  # of DECODERS; with the kernel, steps are built too, for GPUs that cannot run it
     calibrator: bool = False  # TensorRT's own calibration instead of Q/DQ nodes
     calibration_cache: Path | None = None  # of that calibrator
     timing_cache: Path | None = None
@@ -106,7 +109,9 @@ class TensorRTBackend:
         return Quantized.of(model, layers, recipe, exported=source.model, calibration=calibration, ranges=ranges)
 
     def make(self, source: Source, calibration: CalibrationSet, recipe: Recipe | None, folder: Path) -> Product:
-        """Writes `encoder.plan` and `decoder.plan`; see `Backend`."""
+        """Writes `encoder.plan` and `decoder.plan`, and the decode kernel if that is asked for; see `Backend`."""
+        if self.options.decoder == "kernel":
+            check_kernels(source.spec)
         graphs, library = self.prepare(source, calibration, recipe), self.library
         options = _with_shapes(self.options, graphs)
         plans = {f"{name}.plan": _build(name, graph, calibration, library, options) for name, graph in graphs}
@@ -115,15 +120,20 @@ class TensorRTBackend:
             plans[SINGLE_NAME] = _build("decoder", graphs.decoder, calibration, library, alone)
         for file, plan in plans.items():
             (folder / file).write_bytes(plan.data)
+        device, steps, files = _device(library, options.builder), _steps(source, graphs, options), list(plans)
+        if options.decoder == "kernel":
+            targets = device.get("targets", device.get("compute_capability", "")).split(",")
+            steps.append(write_kernels(folder, source.model, graphs.encoder, source.spec, targets))
+            files += [KERNELS_NAME, WEIGHTS_NAME]
         layers = [layer for file in (ENCODER_NAME, DECODER_NAME) for layer in plans[file].layers]
         self._save_layers(layers, "built engine")
         return Product(
             library.backend,
-            files=list(plans),
+            files=files,
             batch=options.builder.batch,
             versions={library.backend: library.version},
-            device=_device(library, options.builder),
-            steps=_steps(source, graphs, options),
+            device=device,
+            steps=steps,
             summary=[*_summary(graphs, layers), *_kernels(plans), *_sizes(source, plans)],
             details=_describe(layers),
             simulate=None if runs_here(library, options.builder) else partial(_simulate, source, graphs, calibration),

@@ -17,13 +17,18 @@ struct DecodeCall {
     int columns;   // U; 0 when there are no CTC posteriors
     int start_id, end_id, pad_id;
     int allowed_rows;  // of `allowed`: T, 1, or 0 when every class is
-    float ctc_weight;  // 0: the attention decides alone
+    int key_unit, key_place;         // steps in memory from unit to unit and from place to place: P, 1 or 1, D
+    int value_place, value_channel;  // likewise: F, 1 or 1, P
+    int label_step, label_word;  // of `labels`, from column to column and from word to word
+    int blank_step, blank_word;  // of `blanks`
+    float ctc_weight;            // 0: the attention decides alone
 
-    const float* keys;        // [N, D, P]
-    const void* values;       // [N, P, F], multiplied by the fusion layer's weights
+    const float* keys;        // [N, D, P] or [N, P, D]
+    const void* values;       // [N, P, F] or [N, F, P], multiplied by the fusion layer's weights
     const float* mask;        // [N, P], added to the scores
     const void* position;     // [N, T, F], bias included
-    const float* posteriors;  // [N, U, K + 1] probabilities, the last is blank; or null
+    const float* labels;      // probability of each class in each column; or null
+    const float* blanks;      // and of none
     const float* allowed;     // [T or 1, K], added to the logits; or null
 
     const float* table;            // [V, D, 4] the token's share of the lower layer's gates, biases included

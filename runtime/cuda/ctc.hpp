@@ -11,12 +11,14 @@ namespace cuda {
 constexpr float CTC_FLOOR = 1e-6f;     // of a class's share, before the logarithm
 constexpr float CTC_NOTHING = 1e-30f;  // of the sum of all classes, when nothing fits any more
 
-// A word's forward variables in shared memory.
+// A word's forward variables in shared memory, and what the columns say.
 struct Forward {
-    RS_DEVICE Forward(float* place, int columns_, const float* posteriors_, int classes_)
-        : columns(columns_),
-          classes(classes_),
-          posteriors(posteriors_),
+    RS_DEVICE Forward(const DecodeCall& call, int word, float* place)
+        : columns(call.columns),
+          label_step(call.label_step),
+          blank_step(call.blank_step),
+          labels(call.labels + static_cast<long long>(word) * call.label_word),
+          blanks(call.blanks + static_cast<long long>(word) * call.blank_word),
           label(place),
           blank(place + columns),
           gain(place + 2 * columns),
@@ -24,15 +26,14 @@ struct Forward {
 
     static constexpr int kArrays = 4;  // of `columns` numbers each
 
-    RS_DEVICE float probability(int column, int id) const {
-        return load(posteriors + static_cast<long long>(column) * (classes + 1) + id);
-    }
+    RS_DEVICE float says(int column, int id) const { return load(labels + column * label_step + id); }
+    RS_DEVICE float says_nothing(int column) const { return load(blanks + column * blank_step); }
 
     // Before the first token; by one thread.
     RS_DEVICE void start() const {
         float product = 1;
         for (int t = 0; t < columns; ++t) {
-            product *= probability(t, classes);
+            product *= says_nothing(t);
             label[t] = 0;
             blank[t] = product;
         }
@@ -49,7 +50,7 @@ struct Forward {
     RS_DEVICE void extend(int id, int last, bool empty) const {
         const int lane = thread_index() % C::kWarp;
         for (int t = lane; t < columns; t += C::kWarp) {
-            keep[t] = probability(t, id);
+            keep[t] = says(t, id);
             gain[t] = keep[t] * before(t, id, last, empty);
         }
         sync_warp();
@@ -64,8 +65,8 @@ struct Forward {
 
     RS_DEVICE float ending() const { return label[columns - 1] + blank[columns - 1]; }
 
-    int columns, classes;
-    const float* posteriors;  // [U, K + 1]
+    int columns, label_step, blank_step;
+    const float *labels, *blanks;
     float *label, *blank, *gain, *keep;
 
    private:
@@ -75,7 +76,7 @@ struct Forward {
         float in_label = 0, in_blank = 0;
         for (int t = 0; t < columns; ++t) {
             const float now = keep[t] * in_label + gain[t];
-            in_blank = probability(t, classes) * (in_blank + in_label);
+            in_blank = says_nothing(t) * (in_blank + in_label);
             in_label = now;
             label[t] = in_label;
             blank[t] = in_blank;

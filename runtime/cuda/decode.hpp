@@ -152,7 +152,7 @@ class Decode {
             const int row = shared_.running[output / count], place = begin + output % count;
             const long long word = first_ + row;
             return (states(step + 1, row) + C::kHidden)[unit] *
-                   load(call_.keys + (word * C::kHidden + unit) * call_.places + place);
+                   load(call_.keys + word * C::kHidden * call_.places + unit * call_.key_unit + place * call_.key_place);
         };
         sum_terms<C>(running_ * count, C::kHidden, shared_.partial, key, [&](int output, float sum) {
             const int row = shared_.running[output / count], place = begin + output % count;
@@ -194,7 +194,8 @@ class Decode {
             const int row = shared_.running[output / (2 * count)];
             const long long word = first_ + row;
             return shared_.scores[row * call_.places + place] *
-                   load(static_cast<const T*>(call_.values) + (word * call_.places + place) * fused + channel(output));
+                   load(static_cast<const T*>(call_.values) + word * call_.places * fused + place * call_.value_place +
+                        channel(output) * call_.value_channel);
         };
         sum_terms<C>(running_ * 2 * count, call_.places, shared_.partial, value, [&](int output, float sum) {
             const long long here = static_cast<long long>(first_ + shared_.running[output / (2 * count)]) * call_.steps;
@@ -262,7 +263,7 @@ class Decode {
             const int row = shared_.running[output / count], id = begin + output % count;
             const Forward word = forward(row);
             const int ended = step > 0 ? shared_.token[row] : -1;
-            return word.before(column, id, ended, step == 0) * word.probability(column, id);
+            return word.before(column, id, ended, step == 0) * word.says(column, id);
         };
         sum_terms<C>(running_ * count, call_.columns, shared_.partial, term, [&](int output, float sum) {
             const int row = shared_.running[output / count], id = begin + output % count;
@@ -364,9 +365,7 @@ class Decode {
     }
 
     RS_DEVICE Forward forward(int row) const {
-        const long long posteriors = static_cast<long long>(first_ + row) * call_.columns * (call_.classes + 1);
-        return Forward(shared_.forward + row * Forward::kArrays * call_.columns, call_.columns,
-                       call_.posteriors + posteriors, call_.classes);
+        return Forward(call_, first_ + row, shared_.forward + row * Forward::kArrays * call_.columns);
     }
 
     static constexpr int kWarps = C::kThreads / C::kWarp;

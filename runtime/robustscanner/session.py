@@ -29,6 +29,7 @@ class GpuOptions:
     steps_per_launch: int | None = None  # decoding steps queued at once; divides the model's max_length
     lookahead: int | None = None  # 1: queue the next steps before knowing whether they are needed; 0: ask first
     cuda_graphs: bool = True  # replay recorded launches, where cuda.bindings is installed
+    decoder: str | None = None  # "kernel" or "steps"; None: the kernel if the engine has it and it runs here
     host_code: bool = False  # let a version-compatible plan run the code it carries: only of plans that you trust
 
     def __post_init__(self) -> None:
@@ -42,6 +43,8 @@ class GpuOptions:
             raise EngineError(f"prepared is {self.prepared}; give batch sizes, from 1")
         if self.steps_per_launch is not None and self.steps_per_launch < 1:
             raise EngineError(f"steps_per_launch is {self.steps_per_launch}; give a number from 1")
+        if self.decoder not in (None, "kernel", "steps"):
+            raise EngineError(f"decoder is {self.decoder!r}; give 'kernel' or 'steps'")
         if self.lookahead not in (None, 0, 1):
             raise EngineError(f"lookahead is {self.lookahead}; give 0 or 1")
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 SOURCE = Path(__file__).with_name("libcuda.c")
 BUILD = Path(__file__).parents[2] / "build" / "stand-in"
@@ -18,6 +19,7 @@ OFFSET = 1 << 56  # from where memory is on the host to its device address
 OUT_OF_MEMORY, ILLEGAL_ADDRESS, UNKNOWN = 2, 700, 999  # CUresult
 
 _Run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_long)
+_Kernel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64))
 _Freed = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.c_size_t)
 
 
@@ -89,6 +91,7 @@ class Driver:
         self._machine = devices, *compute_capability, int(integrated)
         self._failures: dict[str, tuple[int, int]] = {}  # name -> which call, and its status
         self._work: dict[int, Callable[[], int]] = {}
+        self._kernels: list[Any] = []  # kept, as the library calls them
         self.errors: list[BaseException] = []  # raised in queued work, where nobody can catch them
         self.freed: Callable[[int, int], None] = lambda address, size_bytes: None
         self._hooks = _Run(self._run), _Freed(lambda address, size_bytes: self.freed(address, size_bytes))
@@ -149,6 +152,18 @@ class Driver:
         """What a kernel of that name does; it takes grid, block and shared bytes, and parameters of these sizes."""
         array = (ctypes.c_size_t * len(sizes))(*sizes)
         self._library.standin_kernel(name.encode(), ctypes.cast(function, ctypes.c_void_p), len(sizes), array)
+
+    def teach(self, name: str, parameter_bytes: int, kernel: Callable[[int], None]) -> None:
+        """Likewise for a kernel in Python, which is given the host address of its one parameter."""
+
+        def run(_: Any, values: Any) -> None:
+            try:
+                kernel(values[0])
+            except BaseException as error:
+                self.errors.append(error)
+
+        self._kernels.append(_Kernel(run))
+        self.add_kernel(name, self._kernels[-1], [parameter_bytes])
 
     def launch(self, stream: int, work: Callable[[], int]) -> int:
         """Queues work on a stream, or into what is being recorded there; a CUresult."""

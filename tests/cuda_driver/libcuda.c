@@ -31,7 +31,7 @@ enum {
 };
 enum { GARBAGE = 0xCD, MAX_DEVICES = 4, MAX_DEPTH = 32, MAX_NAMES = 256, MAX_PROBLEMS = 32, CAPTURE_THREAD_LOCAL = 1 };
 enum { STREAM_NON_BLOCKING = 1, EVENT_BLOCKING_SYNC = 1, HOST_ALLOC_DEVICEMAP = 2, CTX_SCHED_BLOCKING_SYNC = 4 };
-enum { TOTAL_BYTES = 1 << 30, ALIGNMENT = 4096 };
+enum { TOTAL_BYTES = 1 << 30, ALIGNMENT = 4096, MULTIPROCESSORS = 16, SHARED_BYTES = 163 << 10 };
 static const uint64_t OFFSET = 1ull << 56; /* from a host address to its device address: nothing is mapped there */
 
 struct Context { int device, retains; unsigned flags; };
@@ -39,9 +39,9 @@ struct Context { int device, retains; unsigned flags; };
 enum Kind { DEVICE, PINNED, MAPPED };
 struct Block { uint8_t *host; size_t bytes; enum Kind kind; struct Block *next; };
 
-enum { MAX_PARAMETERS = 16 };
+enum { MAX_PARAMETERS = 16, ATTRIBUTE_COOPERATIVE = 2, ATTRIBUTE_CLUSTER = 4 };
 typedef void (*Kernel)(const unsigned shape[7], const uint64_t *values); /* grid, block, shared bytes; parameters */
-struct Kernel { char name[64]; Kernel run; int parameters; size_t bytes[MAX_PARAMETERS]; struct Kernel *next; };
+struct Kernel { char name[64]; Kernel run; int parameters; size_t bytes[MAX_PARAMETERS]; unsigned shared_bytes; struct Kernel *next; };
 
 enum Task { COPY, MARK, WAIT, CALL, KERNEL };
 struct Work {
@@ -640,9 +640,11 @@ EXPORT CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
   CALL("cuDeviceGetAttribute", 0);
   (void)device;
   switch (attribute) {
+    case 16: *value = MULTIPROCESSORS; break;
     case 18: *value = now.integrated; break; /* INTEGRATED */
     case 75: *value = now.major; break;
     case 76: *value = now.minor; break;
+    case 97: *value = SHARED_BYTES; break; /* of a block that asks for more than usual */
     default: *value = 0;
   }
   return end(SUCCESS);
@@ -702,6 +704,45 @@ EXPORT CUresult cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y,
     offset += bytes;
   }
   return end(put(stream, work));
+}
+
+struct Attribute { int id, unused; unsigned value[16]; };
+struct Launch { unsigned shape[7]; CUstream stream; struct Attribute *attributes; unsigned attribute_count; };
+
+/* Of one parameter, which may be a large struct; the kernel is given its address. Copies stay, as recordings do. */
+EXPORT CUresult cuLaunchKernelEx(const struct Launch *launch, void *function, void **parameters, void **extra) {
+  CALL("cuLaunchKernelEx", 1);
+  struct Kernel *kernel = function;
+  (void)extra;
+  if (launch->shape[6] > kernel->shared_bytes) return end(INVALID_VALUE); /* more shared memory than was asked for */
+  int together = 0;
+  for (unsigned index = 0; index < launch->attribute_count; index++) {
+    const struct Attribute *attribute = launch->attributes + index;
+    if (attribute->id == ATTRIBUTE_COOPERATIVE) together = attribute->value[0] && launch->shape[0] <= MULTIPROCESSORS;
+    if (attribute->id == ATTRIBUTE_CLUSTER) together = now.major >= 9 && launch->shape[0] % attribute->value[0] == 0;
+  }
+  if (!together) problem("a kernel was launched whose blocks may not run at once");
+  struct Work work = {.task = KERNEL, .kernel = kernel};
+  memcpy(work.shape, launch->shape, sizeof work.shape);
+  void *copy = malloc(kernel->bytes[0]);
+  memcpy(copy, parameters[0], kernel->bytes[0]);
+  work.values[0] = (uint64_t)copy;
+  return end(put(launch->stream, work));
+}
+
+EXPORT CUresult cuFuncSetAttribute(void *function, int attribute, int value) {
+  CALL("cuFuncSetAttribute", 1);
+  (void)attribute;
+  if (value > SHARED_BYTES) return end(INVALID_VALUE);
+  ((struct Kernel *)function)->shared_bytes = (unsigned)value;
+  return end(SUCCESS);
+}
+
+EXPORT CUresult cuOccupancyMaxActiveClusters(int *count, void *function, const struct Launch *launch) {
+  CALL("cuOccupancyMaxActiveClusters", 1);
+  (void)function;
+  *count = launch->attribute_count ? (int)(MULTIPROCESSORS / launch->attributes[0].value[0]) : 0;
+  return end(SUCCESS);
 }
 
 /* ---- errors ---- */
@@ -765,7 +806,7 @@ UNUSED(cuArrayGetDescriptor_v2) UNUSED(cuCtxAttach) UNUSED(cuCtxCreate_v2) UNUSE
 UNUSED(cuCtxCreate_v4) UNUSED(cuCtxDisablePeerAccess) UNUSED(cuCtxEnablePeerAccess) UNUSED(cuCtxGetApiVersion)
 UNUSED(cuCtxGetCacheConfig) UNUSED(cuCtxGetLimit) UNUSED(cuCtxGetSharedMemConfig) UNUSED(cuCtxSetCacheConfig)
 UNUSED(cuCtxSetLimit) UNUSED(cuCtxSetSharedMemConfig) UNUSED(cuDeviceCanAccessPeer) UNUSED(cuDeviceGetByPCIBusId)
-UNUSED(cuDeviceGetPCIBusId) UNUSED(cuEventElapsedTime) UNUSED(cuFuncGetAttribute) UNUSED(cuFuncSetAttribute)
+UNUSED(cuDeviceGetPCIBusId) UNUSED(cuEventElapsedTime) UNUSED(cuFuncGetAttribute)
 UNUSED(cuFuncSetCacheConfig) UNUSED(cuFuncSetSharedSize) UNUSED(cuIpcCloseMemHandle)
 UNUSED(cuIpcGetEventHandle) UNUSED(cuIpcGetMemHandle) UNUSED(cuIpcOpenEventHandle) UNUSED(cuIpcOpenMemHandle_v2)
 UNUSED(cuLaunch) UNUSED(cuLaunchGrid) UNUSED(cuLaunchGridAsync) UNUSED(cuLinkAddData_v2) UNUSED(cuLinkAddFile_v2)

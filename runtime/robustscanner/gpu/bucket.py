@@ -134,6 +134,18 @@ class Buffers:
         flag, self.going = gpu.shared_memory(ALIGNMENT_BYTES)
         self.flag = flag[:4].view(np.int32)  # one for all steps, as it only ever falls: what was 0 stays 0
 
+    def fill(self, inputs: Layout, images: Images, valid_width: Widths) -> None:
+        """Puts pictures into the input slab; rows left over repeat the last picture, and so end when it does."""
+        for name, values in (("images", images), ("valid_width", valid_width)):
+            rows = inputs.view(self.inputs_host, name)
+            rows[: len(values)] = values
+            rows[len(values) :] = values[-1]
+
+    def queue_inputs(self, inputs: Layout, gpu: Gpu) -> None:
+        """Queues their way to the device, where that is one."""
+        if not self.inputs_mapped:
+            gpu.drv.memcpy_htod_async(self.inputs, self.inputs_host[: inputs.size_bytes], gpu.stream)
+
 
 def fresh_state(layout: Layout, spec: ModelSpec) -> Bytes:
     """A state slab before the first step: zeros, but for the text and who goes on."""
@@ -214,12 +226,9 @@ class Bucket:
         self._ended = False  # whether the host knows that all words have
 
     def fill(self, images: Images, valid_width: Widths) -> None:
-        """Puts pictures into the input slab; rows left over repeat the last picture, and so end when it does."""
+        """Puts pictures into the input slab."""
         self._drawn = False
-        for name, values in (("images", images), ("valid_width", valid_width)):
-            rows = self._layouts.inputs.view(self._buffers.inputs_host, name)
-            rows[: len(values)] = values
-            rows[len(values) :] = values[-1]
+        self._buffers.fill(self._layouts.inputs, images, valid_width)
 
     def draw(self, cropper: Cropper, picture: DevicePicture, words: Words) -> None:
         """Queues the drawing of words into the input slab, on the device."""
@@ -342,9 +351,7 @@ class Bucket:
         return encode, steps
 
     def _queue_start(self) -> None:
-        drv, buffers, inputs = self._gpu.drv, self._buffers, self._layouts.inputs
-        if not buffers.inputs_mapped:
-            drv.memcpy_htod_async(buffers.inputs, buffers.inputs_host[: inputs.size_bytes], self._gpu.stream)
+        self._buffers.queue_inputs(self._layouts.inputs, self._gpu)
         self._queue_encoder()
 
     def _queue_encoder(self) -> None:

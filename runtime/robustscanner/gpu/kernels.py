@@ -3,15 +3,24 @@
 The structs are those of `runtime/cuda/call.hpp`, field by field; a test holds one against the other.
 """
 
+import hashlib
+from collections.abc import Mapping
 from ctypes import Structure, c_float, c_int, c_void_p
 from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from robustscanner.errors import EngineError
+from robustscanner.spec import ModelSpec
 
 HIDDEN_SIZE = 128  # D that the kernels are compiled for
 BLOCKS_OF_GROUP, THREADS, MAX_TILE = 8, 256, 8
 _UNITS = HIDDEN_SIZE // BLOCKS_OF_GROUP  # of a block
 SCRATCH_HEADER_BYTES, SLOT_BYTES = 16, 8
+WEIGHT_ALIGNMENT_BYTES = 256
 _MOST_EXCHANGES = 1 << 16  # of a launch without clusters: it numbers them in 16 bits
 
 
@@ -21,8 +30,10 @@ class DecodeCall(Structure):
     _fields_ = (
         *((name, c_int) for name in ("words", "groups", "tile", "places", "channels", "classes", "steps", "columns")),
         *((name, c_int) for name in ("start_id", "end_id", "pad_id", "allowed_rows")),
+        *((name, c_int) for name in ("key_unit", "key_place", "value_place", "value_channel")),
+        *((name, c_int) for name in ("label_step", "label_word", "blank_step", "blank_word")),
         ("ctc_weight", c_float),
-        *((name, c_void_p) for name in ("keys", "values", "mask", "position", "posteriors", "allowed")),
+        *((name, c_void_p) for name in ("keys", "values", "mask", "position", "labels", "blanks", "allowed")),
         *((name, c_void_p) for name in ("table", "lower", "upper", "bias", "classifier", "classifier_bias")),
         *((name, c_void_p) for name in ("tokens", "scores", "lengths", "logits", "scratch")),
         ("scratch_slots", c_int),
@@ -55,7 +66,7 @@ class Launch:
     groups: int
     tile: int
     shared_bytes: int  # of a block
-    scratch_slots: int
+    scratch_slots: int  # in global memory; 0 with clusters, which have theirs in shared memory
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,51 @@ class RowsSizes:
         return [4 * tile * HIDDEN_SIZE, 2 * tile * _UNITS]
 
 
+@dataclass(frozen=True)
+class Weight:
+    """Where an array lies in a file of weights."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.floating]
+
+
+def weight_layout(spec: ModelSpec, channels: int, *, half: bool) -> tuple[dict[str, Weight], int]:
+    """The decode kernel's weights, one after another, and the size of all in bytes."""
+    charset, kind = spec.charset, np.dtype(np.float16 if half else np.float32)
+    shapes: dict[str, tuple[tuple[int, ...], np.dtype[np.floating]]] = {
+        "table": ((len(charset.tokens), HIDDEN_SIZE, 4), np.dtype(np.float32)),
+        "lower": ((HIDDEN_SIZE, 4, HIDDEN_SIZE), kind),
+        "upper": ((HIDDEN_SIZE, 4, 2 * HIDDEN_SIZE), kind),
+        "bias": ((HIDDEN_SIZE, 4), np.dtype(np.float32)),
+        "classifier": ((channels, charset.class_count), kind),
+        "classifier_bias": ((charset.class_count,), np.dtype(np.float32)),
+    }
+    found, end = {}, 0
+    for name, (shape, dtype) in shapes.items():
+        found[name] = Weight(end, shape, dtype)
+        end += -(-prod(shape) * dtype.itemsize // WEIGHT_ALIGNMENT_BYTES) * WEIGHT_ALIGNMENT_BYTES
+    return found, end
+
+
+def pack_weights(arrays: Mapping[str, npt.NDArray[np.floating]], spec: ModelSpec) -> bytes:
+    """The file of weights of the decode kernel, from arrays of its shapes and types."""
+    layout, size_bytes = weight_layout(spec, len(arrays["classifier"]), half=arrays["classifier"].dtype == np.float16)
+    packed = np.zeros(size_bytes, np.uint8)
+    for name, weight in layout.items():
+        array = np.ascontiguousarray(arrays[name], weight.dtype)
+        packed[weight.offset : weight.offset + array.nbytes] = array.reshape(-1).view(np.uint8)
+    return packed.tobytes()
+
+
+def sources_sha256(folder: Path) -> str:
+    """Of everything that these kernels are made of."""
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.hpp"), folder / "kernels.cu"]):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
 def plan_launch(sizes: DecodeSizes | RowsSizes, room: Room) -> Launch:
     """Groups and tiles for a batch. Tiles are as small as the groups allow: the words of one wait for each other.
 
@@ -137,7 +193,7 @@ def plan_launch(sizes: DecodeSizes | RowsSizes, room: Room) -> Launch:
     tiles = -(-sizes.things // (groups * tile))
     if tiles * sizes.exchanges >= _MOST_EXCHANGES:
         raise EngineError(f"a batch of {sizes.things} is more than the kernels can number; use smaller batches")
-    return Launch(groups, tile, shared, groups * sizes.slots(tile))
+    return Launch(groups, tile, shared, 0 if room.clusters else groups * sizes.slots(tile))
 
 
 def _shared_bytes(sizes: DecodeSizes | RowsSizes, tile: int, room: Room) -> int:

@@ -37,6 +37,7 @@ from robustscanner.gpu.device import (
     import_pycuda,
     is_lost,
 )
+from robustscanner.gpu.kernel_decoder import KernelBucket, KernelDecoder
 from robustscanner.gpu.plan import REBUILD, Library, Plan, import_tensorrt, open_plans
 from robustscanner.gpu.regions import Words, describe
 from robustscanner.session import (
@@ -70,12 +71,21 @@ class TensorRTSession:
         spec: the model inside.
         backend: "tensorrt" or "tensorrt-rtx".
         options: how to run it.
+        kernels: the compiled decode kernel and its weights, or nothing.
 
     Raises:
         EngineError: no GPU, a missing library, plans that cannot be opened or are none of ours, too little memory.
     """
 
-    def __init__(self, plans: Sequence[Path], spec: ModelSpec, *, backend: str, options: SessionOptions) -> None:
+    def __init__(
+        self,
+        plans: Sequence[Path],
+        spec: ModelSpec,
+        *,
+        backend: str,
+        options: SessionOptions,
+        kernels: Sequence[Path] = (),
+    ) -> None:
         self.path = plans[0].parent
         self.spec = spec
         self._lock = threading.RLock()
@@ -89,12 +99,12 @@ class TensorRTSession:
         self._finalize = weakref.finalize(self, self._gpu.close)
         try:
             with self._explained(), self._gpu.current():
-                self._worker = _Worker(library, self._gpu, plans, spec, options.gpu)
+                self._worker = _Worker(library, self._gpu, plans, kernels, spec, options.gpu)
         except BaseException:
             self._finalize()
             raise
         self.max_batch: int | None = self._worker.buckets[-1]
-        logger.info("%s: %s, %s, %s", self.path, spec.name, library, self._worker.schedule)
+        logger.info("%s: %s, %s, %s", self.path, spec.name, library, self._worker.kernel or self._worker.schedule)
 
     def __enter__(self) -> "TensorRTSession":
         return self
@@ -189,17 +199,26 @@ def host_facts(backend: str, device: int = 0) -> HostFacts:
 class _Worker:
     """What lies on the GPU: plans, buffers, and the buckets that were needed so far."""
 
-    def __init__(self, library: Library, gpu: Gpu, plans: Sequence[Path], spec: ModelSpec, options: GpuOptions) -> None:
+    def __init__(
+        self,
+        library: Library,
+        gpu: Gpu,
+        plans: Sequence[Path],
+        kernels: Sequence[Path],
+        spec: ModelSpec,
+        options: GpuOptions,
+    ) -> None:
         self._spec, self._steps = spec, spec.network.max_length
         _check_steps(options, self._steps)
         encoder, decoder, *single = open_plans(library, gpu, plans, spec, host_code=options.host_code)
         self.buckets = _choose_buckets(encoder, decoder, options)
         sizes = [Size(pictures, width) for width in canvas_widths(spec) for pictures in self.buckets]
         self._rig = _make_rig(gpu, (encoder, decoder, *single), sizes, spec, cuda_graphs=options.cuda_graphs)
-        self._prepared: dict[Size, Bucket] = {}
+        self._prepared: dict[Size, Bucket | KernelBucket] = {}
         self._cropper: Cropper | None = None
+        self.kernel = _open_kernel(self._rig, kernels, sizes, spec, options)
         gpu.own(self._close)
-        self.schedule = self._choose_schedule(options)
+        self.schedule = Schedule(self._steps, 0) if self.kernel else self._choose_schedule(options)
         for pictures in options.prepared or (self.buckets[0], self.buckets[-1]):
             self._blank_bucket(pictures)
 
@@ -207,8 +226,7 @@ class _Worker:
         """Reads at most the largest bucket's pictures into the rows given."""
         bucket = self._bucket(Size(bucket_for(len(images), self.buckets), images.shape[2]), images, valid_width)
         bucket.fill(images, valid_width)
-        blocks = decode(bucket, self._steps // self.schedule.steps_per_launch, lookahead=self.schedule.lookahead)
-        bucket.fetch(blocks, tokens, scores)
+        self._decode(bucket, tokens, scores)
 
     def read_words(self, picture: DevicePicture, words: Words, tokens: Tokens, scores: Scores) -> None:
         """Reads any number of words, those of one canvas width together, into the rows given."""
@@ -227,16 +245,22 @@ class _Worker:
         size = Size(bucket_for(len(words), self.buckets), width)
         bucket = self._bucket(size, *_blank(self._spec, width))
         bucket.draw(self._cropper, picture, words)
-        blocks = decode(bucket, self._steps // self.schedule.steps_per_launch, lookahead=self.schedule.lookahead)
         tokens = np.empty((len(words), self._steps), np.int32)
         scores = np.empty(tokens.shape, np.float32)
-        bucket.fetch(blocks, tokens, scores)
+        self._decode(bucket, tokens, scores)
         return tokens, scores
 
-    def _bucket(self, size: Size, images: Images, valid_width: Widths) -> Bucket:
+    def _decode(self, bucket: Bucket | KernelBucket, tokens: Tokens, scores: Scores) -> None:
+        if isinstance(bucket, KernelBucket):
+            bucket.read(tokens, scores)
+            return
+        blocks = decode(bucket, self._steps // self.schedule.steps_per_launch, lookahead=self.schedule.lookahead)
+        bucket.fetch(blocks, tokens, scores)
+
+    def _bucket(self, size: Size, images: Images, valid_width: Widths) -> Bucket | KernelBucket:
         if size in self._prepared:
             return self._prepared[size]
-        bucket = Bucket(self._rig, size)
+        bucket = KernelBucket(self._rig, self.kernel, size) if self.kernel else Bucket(self._rig, size)
         bucket.fill(images, valid_width)
         self._prepared[size] = bucket  # even if the next line fails: then without recordings
         bucket.prepare(self.schedule.steps_per_launch)
@@ -266,6 +290,24 @@ class _Worker:
         for bucket in self._prepared.values():
             bucket.forget()
         self._prepared.clear()
+
+
+def _open_kernel(
+    rig: Rig, files: Sequence[Path], sizes: Sequence[Size], spec: ModelSpec, options: GpuOptions
+) -> KernelDecoder | None:
+    """The decode kernel, if the engine has it, it runs here, and nobody wants steps."""
+    if options.decoder == "steps" or (not files and options.decoder is None):
+        return None
+    try:
+        if len(files) != 2:
+            raise EngineError("has no decode kernel; build it with --decoder kernel, or read with decoder='steps'")
+        layouts = {size: Layouts.of(rig.encoder, rig.decoder_for(size), size) for size in sizes}
+        return KernelDecoder(rig.gpu, files[0], files[1], spec, layouts)
+    except EngineError as error:
+        if options.decoder == "kernel":
+            raise
+        logger.warning("decodes step by step, which is slower: %s", error)
+        return None
 
 
 def _blank(spec: ModelSpec, width_px: int) -> tuple[Images, Widths]:

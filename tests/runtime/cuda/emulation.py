@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robustscanner.gpu.kernels import SCRATCH_HEADER_BYTES, SLOT_BYTES, DecodeCall, RowsCall
+from robustscanner.gpu.kernels import SCRATCH_HEADER_BYTES, SLOT_BYTES, DecodeCall, RowsCall, sources_sha256
 
 ROOT = Path(__file__).parents[3]
 SOURCES = ROOT / "runtime" / "cuda"
@@ -23,14 +23,6 @@ BLOCKS = {LIGHT: 2, TINY: 2, SHUFFLED: 4, GPU: 8}
 OLDEST_GCC = 12  # std::barrier and _Float16
 
 Arrays = dict[str, np.ndarray]
-
-
-def sources_sha256() -> str:
-    """Of everything that the kernels are made of."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in SOURCES.iterdir() if path.suffix in (".hpp", ".cu")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 @cache
@@ -44,7 +36,9 @@ def library() -> ctypes.CDLL:
     version = subprocess.run([compiler, "-dumpversion"], capture_output=True, text=True, check=True).stdout
     if int(version.split(".")[0]) < OLDEST_GCC:
         pytest.skip(f"{compiler} is version {version.strip()}; the emulation needs {OLDEST_GCC}")
-    digest = hashlib.sha256((SOURCES / "emulation.cpp").read_bytes() + sources_sha256().encode()).hexdigest()[:16]
+    digest = hashlib.sha256((SOURCES / "emulation.cpp").read_bytes() + sources_sha256(SOURCES).encode()).hexdigest()[
+        :16
+    ]
     path = ROOT / "build" / "cuda" / f"emulation-{digest}.so"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,14 +90,24 @@ def decode(
         "lengths": np.zeros(words, np.int32),
         "logits": np.full((words, sizes["steps"], classes), np.nan, np.float32),
     }
+    keys, values, channels = memory["keys"], memory["values"], len(weights["classifier"])
+    transposed = values.shape[1] == 2 * channels  # as the engines of some versions give them
     call = DecodeCall(
-        words=words, groups=groups, tile=tile, places=memory["keys"].shape[2], channels=len(weights["classifier"]),
-        classes=classes, **sizes,
-    )  # fmt: skip
+        words=words,
+        groups=groups,
+        tile=tile,
+        places=keys.shape[1 if transposed else 2],
+        channels=channels,
+        classes=classes,
+        **sizes,
+    )
+    call.key_unit, call.key_place = (1, keys.shape[2]) if transposed else (keys.shape[2], 1)
+    call.value_place, call.value_channel = (1, values.shape[2]) if transposed else (values.shape[2], 1)
     if (allowed := memory.get("allowed")) is not None:
         call.allowed_rows = len(allowed)
-    if (posteriors := memory.get("posteriors")) is not None:
-        call.columns = posteriors.shape[1]
+    if (labels := memory.get("labels")) is not None:
+        call.columns, call.label_step, call.label_word = labels.shape[1], labels.shape[2], labels[0].size
+        call.blank_step, call.blank_word = memory["blanks"].shape[2], memory["blanks"][0].size
     scratch = scratch or Scratch()  # lives until the launch has ended
     fill(call, {**memory, **weights, **results}, scratch)
     half = weights["classifier"].dtype == np.float16

@@ -70,6 +70,13 @@ def test_any_number_of_groups_and_any_tile_give_the_same(edge: Words) -> None:
             np.testing.assert_array_equal(found[name], array)
 
 
+def test_keys_and_values_may_lie_either_way(edge: Words) -> None:
+    memory, weights = edge.part(slice(0, 5), half=True), edge.kernel_weights(half=True)
+    turned = memory | {n: np.ascontiguousarray(memory[n].transpose(0, 2, 1)) for n in ("keys", "values")}
+    expected, found = (decode(given, weights, edge.sizes, tile=5) for given in (memory, turned))
+    np.testing.assert_array_equal(found["logits"], expected["logits"])
+
+
 @pytest.mark.parametrize("clusters", [False, True])
 def test_the_threads_of_a_gpu(edge: Words, clusters: bool) -> None:
     """Shuffles among lanes and warps; and one word by the very 2,048 threads of a group on a GPU."""
@@ -131,7 +138,8 @@ def test_joint_scoring(edge: Words, config: int, weight: float) -> None:
     count = 24 if config == LIGHT else 2
     classes = len(edge.weights["classifier_bias"])
     posteriors = posteriors_of(count, 80, classes, edge.tokens, edge.sizes["end_id"])
-    memory = {**edge.part(slice(0, count), half=False), "posteriors": posteriors}
+    said = {"labels": posteriors, "blanks": np.ascontiguousarray(posteriors[:, :, -1:])}
+    memory = {**edge.part(slice(0, count), half=False), **said}
     sizes = {**edge.sizes, "ctc_weight": weight}
     found = decode(memory, edge.kernel_weights(half=False), sizes, config=config, tile=8, clusters=weight > 0.5)
     check_choices(edge, found, range(count), posteriors=posteriors, ctc_weight=weight)

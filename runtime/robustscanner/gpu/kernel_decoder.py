@@ -1,0 +1,288 @@
+"""The decode kernel on a GPU: one launch behind the encoder reads a batch to its end; see docs/gpu-decoding.md."""
+
+import ctypes
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robustscanner.errors import EngineError
+from robustscanner.gpu.bucket import Layout, Layouts, Rig, Size
+from robustscanner.gpu.crops import Cropper, DevicePicture
+from robustscanner.gpu.device import Gpu, first_line
+from robustscanner.gpu.kernels import (
+    BLOCKS_OF_GROUP,
+    HIDDEN_SIZE,
+    SCRATCH_HEADER_BYTES,
+    SLOT_BYTES,
+    THREADS,
+    DecodeCall,
+    DecodeSizes,
+    Launch,
+    Room,
+    plan_launch,
+    weight_layout,
+)
+from robustscanner.gpu.plan import REBUILD
+from robustscanner.gpu.regions import Words
+from robustscanner.session import Images, Scores, Tokens, Widths
+from robustscanner.spec import ModelSpec
+
+MEMORY = ("keys", "values", "mask", "position")  # what the kernel reads; with joint scoring, CTC too:
+CTC_MEMORY = ("ctc_following", "ctc_waits")
+_UNREAD = ("ctc_sums", "ctc_order")  # of steps only
+_FIRST_WITH_CLUSTERS = 9  # compute capability
+
+logger = logging.getLogger(__name__)
+
+
+class KernelDecoder:
+    """A loaded kernel, its weights and its results' memory, for all sizes of a session.
+
+    Args:
+        gpu: whose context is current.
+        image: the compiled kernels.
+        weights: as `kernels.pack_weights` writes them.
+        spec: the model.
+        layouts: of all sizes that there will be.
+
+    Raises:
+        EngineError: no cuda.bindings, kernels for another GPU, weights that do not fit, or too little room on this GPU.
+    """
+
+    def __init__(self, gpu: Gpu, image: Path, weights: Path, spec: ModelSpec, layouts: Mapping[Size, Layouts]) -> None:
+        if spec.network.hidden_size != HIDDEN_SIZE:
+            raise EngineError(f"the decode kernel is for hidden size {HIDDEN_SIZE}, not {spec.network.hidden_size}")
+        self._gpu, self._spec, self._cuda = gpu, spec, _bindings()
+        self._channels, half = _channels(next(iter(layouts.values())).memory, spec)
+        self._module = self._call("cuModuleLoadData", image.read_bytes())
+        gpu.own(self._unload)
+        name = f"robustscanner_decode_{'half' if half else 'float'}"
+        self._function = self._call("cuModuleGetFunction", self._module, name.encode())
+        self._weights = self._place_weights(weights, half=half)
+        self._launches = {size: self._plan(_sizes(size, layout, spec)) for size, layout in layouts.items()}
+        scratch = max(launch.scratch_slots for launch in self._launches.values())
+        self._scratch = gpu.filled_memory({0: np.zeros(SCRATCH_HEADER_BYTES + SLOT_BYTES * scratch, np.uint8)})[0]
+        self._scratch_slots = scratch
+        most = max(size.pictures for size in layouts)
+        self.results_host, self._results = gpu.shared_memory(4 * most * (2 * spec.network.max_length + 1))
+
+    def __str__(self) -> str:
+        launch = next(iter(self._launches.values()))
+        return f"decode kernel, {launch.groups} x {BLOCKS_OF_GROUP} blocks"
+
+    def call(self, size: Size, layouts: Layouts, memory: int) -> DecodeCall:
+        """What the kernel is told to read the encoder's results at an address."""
+        charset, steps = self._spec.charset, self._spec.network.max_length
+        sizes, launch = _sizes(size, layouts, self._spec), self._launches[size]
+        call = DecodeCall(groups=launch.groups, tile=launch.tile, **asdict(sizes))
+        call.start_id, call.end_id, call.pad_id = charset.start_id, charset.end_id, charset.pad_id
+        turned = _is_turned(layouts.memory)
+        call.key_unit, call.key_place = (1, HIDDEN_SIZE) if turned else (sizes.places, 1)
+        call.value_place, call.value_channel = (1, sizes.places) if turned else (2 * sizes.channels, 1)
+        addresses = layouts.memory.at(memory)
+        for name, address in {name: addresses[name] for name in MEMORY}.items():
+            setattr(call, name, address)
+        for name, address in self._weights.items():
+            setattr(call, name, address)
+        if sizes.columns:
+            _say_columns(call, addresses, self._spec)
+        call.tokens = self._results
+        call.scores = call.tokens + 4 * size.pictures * steps
+        call.lengths = call.scores + 4 * size.pictures * steps
+        call.scratch, call.scratch_slots = self._scratch, self._scratch_slots
+        return call
+
+    def launch(self, size: Size, call: DecodeCall) -> None:
+        """Queues it."""
+        parameters = (ctypes.c_void_p * 1)(ctypes.addressof(call))
+        config = self._config(self._launches[size])
+        self._call("cuLaunchKernelEx", config, self._function, ctypes.addressof(parameters), 0)
+
+    def _plan(self, sizes: DecodeSizes) -> Launch:
+        room = self._room()
+        launch = plan_launch(sizes, room)
+        attribute = self._cuda.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        self._call("cuFuncSetAttribute", self._function, attribute, room.shared_bytes)
+        if room.clusters:  # a GPC may have fewer multiprocessors left than clusters would need
+            most = int(self._call("cuOccupancyMaxActiveClusters", self._function, self._config(launch)))
+            launch = plan_launch(sizes, Room(min(most, room.groups), room.shared_bytes, clusters=True))
+        return launch
+
+    def _room(self) -> Room:
+        names = self._cuda.CUdevice_attribute
+        multiprocessors, shared, major = (
+            int(self._call("cuDeviceGetAttribute", attribute, self._device()))
+            for attribute in (
+                names.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+                names.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+                names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+            )
+        )
+        return Room(multiprocessors // BLOCKS_OF_GROUP, shared, clusters=major >= _FIRST_WITH_CLUSTERS)
+
+    def _device(self) -> Any:
+        return self._call("cuCtxGetDevice")
+
+    def _config(self, launch: Launch) -> Any:
+        """Blocks of a group have to run at once: as a cluster, or else all blocks of the launch."""
+        config, attribute = self._cuda.CUlaunchConfig(), self._cuda.CUlaunchAttribute()
+        config.gridDimX, config.gridDimY, config.gridDimZ = launch.groups * BLOCKS_OF_GROUP, 1, 1
+        config.blockDimX, config.blockDimY, config.blockDimZ = THREADS, 1, 1
+        config.sharedMemBytes, config.hStream = launch.shared_bytes, self._cuda.CUstream(self._gpu.stream.handle)
+        ids = self._cuda.CUlaunchAttributeID
+        if launch.scratch_slots:
+            attribute.id = ids.CU_LAUNCH_ATTRIBUTE_COOPERATIVE
+            attribute.value.cooperative = 1
+        else:
+            attribute.id = ids.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+            value = attribute.value
+            value.clusterDim.x, value.clusterDim.y, value.clusterDim.z = BLOCKS_OF_GROUP, 1, 1
+        config.attrs, config.numAttrs = [attribute], 1
+        return config
+
+    def _place_weights(self, path: Path, *, half: bool) -> dict[str, int]:
+        """Into the GPU's memory: addresses by name."""
+        layout, size_bytes = weight_layout(self._spec, self._channels, half=half)
+        packed = np.fromfile(path, np.uint8)
+        if packed.nbytes != size_bytes:
+            raise EngineError(f"{path.name} has {packed.nbytes} bytes, not {size_bytes}; {REBUILD}")
+        base = self._gpu.filled_memory({0: packed})[0]
+        return {name: base + weight.offset for name, weight in layout.items()}
+
+    def _unload(self) -> None:
+        with suppress(EngineError):  # of a GPU that failed
+            self._call("cuModuleUnload", self._module)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        try:
+            status, *values = getattr(self._cuda, name)(*arguments)
+        except (AttributeError, RuntimeError) as error:  # older bindings, or a driver that is older than they are
+            raise EngineError(f"{name}: {first_line(error)}") from None
+        if int(status):
+            raise EngineError(f"{name}: {getattr(status, 'name', status)}")
+        return values[0] if values else None
+
+
+class KernelBucket:
+    """One size: the encoder and the kernel, wired once and recorded as one launch."""
+
+    def __init__(self, rig: Rig, decoder: KernelDecoder, size: Size) -> None:
+        self._rig, self._decoder, self._size = rig, decoder, size
+        self._layouts = Layouts.of(rig.encoder, rig.decoder_for(size), size)
+        self._encoder = rig.encoder.context()
+        inputs, memory, buffers = self._layouts.inputs, self._layouts.memory, rig.buffers
+        wiring = inputs.at(buffers.inputs) | memory.at(buffers.memory)
+        self._encode = partial(self._encoder.execute, inputs.shapes, wiring)
+        self._call = decoder.call(size, self._layouts, buffers.memory)
+        self._graphs: dict[bool, Any] = {}  # by whether the pictures are there already
+        self._drawn = False
+
+    def fill(self, images: Images, valid_width: Widths) -> None:
+        """Puts pictures into the input slab."""
+        self._drawn = False
+        self._rig.buffers.fill(self._layouts.inputs, images, valid_width)
+
+    def draw(self, cropper: Cropper, picture: DevicePicture, words: Words) -> None:
+        """Queues the drawing of words into the input slab, on the device."""
+        inputs = self._layouts.inputs
+        places, (size, height, width, _) = inputs.at(self._rig.buffers.inputs), inputs.shapes["images"]
+        cropper.draw(picture, words, places["images"], places["valid_width"], (size, height, width))
+        if True not in self._graphs:
+            self._graphs[True] = self._rig.tape.record(self._encoder, self._queue_reading)
+        self._drawn = True
+
+    def prepare(self, _: int) -> None:
+        """Runs everything once, so that nothing is compiled or allocated later; records it where that is possible."""
+        self.forget()
+        self._queue()
+        self._rig.gpu.stream.synchronize()
+        self._graphs[False] = self._rig.tape.record(self._encoder, self._queue)
+
+    def read(self, tokens: Tokens, scores: Scores) -> None:
+        """Reads the pictures that are there, to the end of each word, into the rows given."""
+        recorded = self._graphs.get(self._drawn)
+        if recorded is not None:
+            self._rig.tape.replay(recorded)
+        elif self._drawn:
+            self._queue_reading()
+        else:
+            self._queue()
+        done = self._rig.events[0]
+        done.record(self._rig.gpu.stream)
+        done.synchronize()
+        shape = (self._size.pictures, tokens.shape[1])
+        count = shape[0] * shape[1]
+        words = self._decoder.results_host[: 8 * count].view(np.int32)
+        tokens[:] = words[:count].reshape(shape)[: len(tokens)]
+        scores[:] = words[count:].view(np.float32).reshape(shape)[: len(scores)]
+
+    def forget(self) -> None:
+        """Frees the recordings."""
+        for recorded in self._graphs.values():
+            if recorded is not None:
+                self._rig.tape.free(recorded)
+        self._graphs = {}
+
+    def _queue(self) -> None:
+        self._rig.buffers.queue_inputs(self._layouts.inputs, self._rig.gpu)
+        self._queue_reading()
+
+    def _queue_reading(self) -> None:
+        self._encode()
+        self._decoder.launch(self._size, self._call)
+
+
+def _bindings() -> Any:
+    try:
+        from cuda.bindings import driver as cuda  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except (ImportError, OSError, RuntimeError) as error:
+        cure = "pip install cuda-bindings"
+        raise EngineError(f"the decode kernel needs cuda.bindings ({first_line(error)}); {cure}") from None
+    return cuda
+
+
+def _is_turned(memory: Layout) -> bool:
+    """Whether keys are (N, P, D) and values (N, 2C, P), not (N, D, P) and (N, P, 2C)."""
+    _, first, second = memory.shapes["keys"]
+    return second == HIDDEN_SIZE and memory.shapes["values"][2] == first
+
+
+def _say_columns(call: DecodeCall, addresses: Mapping[str, int], spec: ModelSpec) -> None:
+    """Where the memory tells of CTC's columns; before the first there is one more (training/model/joint.py)."""
+    aligned = call.columns + 1
+    call.ctc_weight = _ctc_weight(spec)
+    call.labels, call.label_step, call.label_word = addresses["ctc_following"], call.classes, aligned * call.classes
+    call.blanks = addresses["ctc_waits"] + 4  # [r, r + 1]: column r + 1 says nothing
+    call.blank_step, call.blank_word = aligned + 1, aligned * aligned
+
+
+def _ctc_weight(spec: ModelSpec) -> float:
+    return float(getattr(spec.network, "ctc_weight", 0.0))
+
+
+def _channels(memory: Layout, spec: ModelSpec) -> tuple[int, bool]:
+    """C, and whether the values are half; all else is float in any case."""
+    wanted = (*MEMORY, *(CTC_MEMORY if _ctc_weight(spec) else ()))
+    if missing := [name for name in wanted if name not in memory.tensors]:
+        raise EngineError(f"the encoder gives no {missing[0]}; {REBUILD}")
+    if unknown := [name for name in memory.tensors if name not in (*wanted, *_UNREAD)]:
+        raise EngineError(f"the decode kernel knows no {unknown[0]}, which the encoder gives; {REBUILD}")
+    kinds = {name: memory.tensors[name].dtype for name in wanted}
+    floats = {kind for name, kind in kinds.items() if name not in ("values", "position")}
+    if floats != {np.dtype(np.float32)} or kinds["values"] != kinds["position"]:
+        raise EngineError(f"the decode kernel cannot read {kinds['keys']} keys and {kinds['values']} values; {REBUILD}")
+    return memory.shapes["values"][1 if _is_turned(memory) else 2] // 2, kinds["values"] == np.float16
+
+
+def _sizes(size: Size, layouts: Layouts, spec: ModelSpec) -> DecodeSizes:
+    memory, (channels, _) = layouts.memory, _channels(layouts.memory, spec)
+    places = memory.shapes["keys"][1 if _is_turned(memory) else 2]
+    columns = memory.shapes["ctc_following"][1] - 1 if _ctc_weight(spec) else 0
+    classes, steps = spec.charset.class_count, spec.network.max_length
+    return DecodeSizes(size.pictures, places, channels, classes, steps, columns)

@@ -1,0 +1,187 @@
+"""The session with the decode kernel, on the stand-in driver: the kernel is the real one, compiled for the CPU."""
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from fake_gpu import FakeGpu, installed, plan
+from onnx import numpy_helper
+
+from convert.graph.split import split
+from convert.trt.attention import fuse_attention
+from convert.trt.half import to_half
+from convert.trt.kernel_weights import decode_weights
+from robustscanner.errors import EngineError
+from robustscanner.gpu import tensorrt_session
+from robustscanner.gpu.device import Gpu
+from robustscanner.gpu.kernels import DecodeCall, pack_weights
+from robustscanner.gpu.regions import WORD
+from robustscanner.gpu.tensorrt_session import TensorRTSession
+from robustscanner.onnx_session import OnnxSession
+from robustscanner.preprocess import load_image, make_batch
+from robustscanner.session import GpuOptions, SessionOptions
+
+ROOT = Path(__file__).parents[3]
+EDGE = ROOT / "runtime" / "robustscanner" / "models" / "edge.onnx"
+CROPS = sorted((ROOT / "calib_data" / "demo").glob("*.jpg"))
+LARGEST = 5
+PLAN_NAMES, KERNEL_NAMES = ("encoder.plan", "decoder.plan"), ("decoder.fatbin", "decoder.weights")
+
+sys.path.append(str(ROOT / "tests" / "runtime" / "cuda"))
+from emulation import LIGHT, library
+
+
+@pytest.fixture(scope="module")
+def reference() -> Iterator[OnnxSession]:
+    with OnnxSession(EDGE, SessionOptions(threads=1)) as session:
+        yield session
+
+
+@pytest.fixture(scope="module", params=["float", "half, turned"])
+def bundle(request: pytest.FixtureRequest, reference: OnnxSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both plans, weights, and what stands for compiled kernels."""
+    folder, model = tmp_path_factory.mktemp("bundle"), onnx.load(EDGE)
+    encoder, decoder = split(model, reference.spec)
+    kind = np.float32
+    if request.param != "float":
+        encoder, decoder = (to_half(half, ("values", "position")) for half in fuse_attention(encoder, decoder))
+        kind = np.float16
+    for name, half in zip(PLAN_NAMES, (encoder, decoder), strict=True):
+        (folder / name).write_bytes(plan(half, largest=LARGEST))
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    (folder / KERNEL_NAMES[0]).write_bytes(b"compiled")
+    (folder / KERNEL_NAMES[1]).write_bytes(pack_weights(decode_weights(weights, kind), reference.spec))
+    return folder
+
+
+def teach(gpu: FakeGpu) -> None:
+    """What the kernels do: the emulation, at addresses of the host."""
+    emulated = library()
+    for name, half in (("float", 0), ("half", 1)):
+
+        def decode(parameter: int, half: int = half) -> None:
+            call = DecodeCall.from_buffer_copy((ctypes.c_char * ctypes.sizeof(DecodeCall)).from_address(parameter))
+            pointers = [name for name, kind in DecodeCall._fields_ if kind is ctypes.c_void_p]
+            for pointer in pointers:
+                if address := getattr(call, pointer):
+                    setattr(call, pointer, ctypes.addressof(gpu.driver.memory(address, 1)))
+            clusters = call.scratch_slots == 0
+            assert emulated.robustscanner_decode(ctypes.byref(call), LIGHT, half, int(clusters)) > 0
+
+        gpu.driver.teach(f"robustscanner_decode_{name}", ctypes.sizeof(DecodeCall), decode)
+
+
+def open_(bundle: Path, reference: OnnxSession, *, kernels: bool = True, **options: object) -> TensorRTSession:
+    return TensorRTSession(
+        [bundle / name for name in PLAN_NAMES],
+        reference.spec,
+        backend="tensorrt",
+        options=SessionOptions(threads=1, gpu=GpuOptions(prepared=(1,), **options)),
+        kernels=[bundle / name for name in KERNEL_NAMES] if kernels else [],
+    )
+
+
+def pictures(reference: OnnxSession, count: int) -> tuple[np.ndarray, np.ndarray]:
+    return make_batch([load_image(path) for path in CROPS[:count]], reference.spec.input)
+
+
+@pytest.mark.parametrize("capability", [(8, 7), (9, 0)])
+@pytest.mark.parametrize("integrated", [False, True])
+def test_a_word_is_one_launch_and_one_wait(
+    bundle: Path, reference: OnnxSession, integrated: bool, capability: tuple[int, int]
+) -> None:
+    """Pictures are copied in the recording; the text lies in the host's memory when the wait is over."""
+    given = pictures(reference, LARGEST)
+    with installed(FakeGpu(integrated=integrated, compute_capability=capability)) as gpu:
+        teach(gpu)
+        with open_(bundle, reference) as session:
+            for count in range(1, LARGEST + 1):
+                tokens, scores = session.run(given[0][:count], given[1][:count])
+                expected = reference.run(given[0][:count], given[1][:count])
+                np.testing.assert_array_equal(tokens, expected[0])
+                np.testing.assert_allclose(scores, expected[1], atol=1e-2)
+            before = gpu.calls
+            session.run(given[0][:1], given[1][:1])
+            calls = {name: count for name, count in (gpu.calls - before).items() if " " not in name}
+    needed = ("cuGraphLaunch", "cuEventRecord", "cuEventSynchronize", "cuCtxPushCurrent", "cuCtxPopCurrent")
+    assert calls == dict.fromkeys(needed, 1)
+
+
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_words_that_are_drawn_on_the_gpu(
+    bundle: Path, reference: OnnxSession, cuda_graphs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read from the input slab, and nothing of the host's overwrites them."""
+    images, widths = pictures(reference, 3)
+    words = np.zeros(3, WORD)
+    words["valid"] = widths
+
+    class Drawn:
+        def __init__(self, gpu: Gpu, *_: object, **__: object) -> None:
+            self._drv = gpu.drv
+
+        def draw(self, _: object, words: np.ndarray, canvases: int, valid: int, shape: tuple[int, int, int]) -> None:
+            rows = [*range(len(words)), *[len(words) - 1] * (shape[0] - len(words))]
+            self._drv.memcpy_htod(canvases, np.ascontiguousarray(images[rows]))
+            self._drv.memcpy_htod(valid, np.ascontiguousarray(widths[rows]))
+            self._drv.Context.synchronize()
+
+    monkeypatch.setattr(tensorrt_session, "Cropper", Drawn)
+    expected = reference.run(images, widths)[0].tolist()
+    with installed(FakeGpu()) as gpu:
+        teach(gpu)
+        with open_(bundle, reference, cuda_graphs=cuda_graphs) as session, session._gpu.current():
+            tokens, scores = np.empty((3, 40), np.int32), np.empty((3, 40), np.float32)
+            for _ in range(2):
+                session._worker.read_words(None, words, tokens, scores)
+                assert tokens.tolist() == expected
+                session.run(images[::-1], widths[::-1])
+
+
+def test_reads_without_recordings(bundle: Path, reference: OnnxSession) -> None:
+    given = pictures(reference, 2)
+    with installed(FakeGpu()) as gpu:
+        teach(gpu)
+        with open_(bundle, reference, cuda_graphs=False) as session:
+            assert session.run(*given)[0].tolist() == reference.run(*given)[0].tolist()
+            assert not gpu.calls["cuGraphLaunch"]
+
+
+@pytest.mark.parametrize("call", ["cuModuleLoadData", "cuModuleGetFunction", "cuFuncSetAttribute"])
+def test_what_cannot_run_here_is_read_step_by_step(
+    bundle: Path, reference: OnnxSession, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = pictures(reference, 2)
+    gpu = FakeGpu()
+    gpu.fail(call)
+    with installed(gpu):
+        teach(gpu)
+        with open_(bundle, reference, steps_per_launch=2, lookahead=0) as session:
+            assert session.run(*given)[0].tolist() == reference.run(*given)[0].tolist()
+    assert f"step by step, which is slower: {call}" in caplog.text
+
+
+def test_steps_may_be_asked_for(bundle: Path, reference: OnnxSession) -> None:
+    given = pictures(reference, 1)
+    with (
+        installed(FakeGpu()) as gpu,
+        open_(bundle, reference, decoder="steps", steps_per_launch=2, lookahead=0) as session,
+    ):
+        assert session.run(*given)[0].tolist() == reference.run(*given)[0].tolist()
+        assert not gpu.calls["cuModuleLoadData"]
+
+
+def test_a_kernel_that_was_asked_for_has_to_run(bundle: Path, reference: OnnxSession, tmp_path: Path) -> None:
+    with installed(FakeGpu()), pytest.raises(EngineError, match="has no decode kernel; build it with --decoder kernel"):
+        open_(bundle, reference, kernels=False, decoder="kernel")
+    for name in (*PLAN_NAMES, KERNEL_NAMES[0]):
+        (tmp_path / name).symlink_to(bundle / name)
+    (tmp_path / KERNEL_NAMES[1]).write_bytes(b"short")
+    with installed(FakeGpu()) as gpu:
+        teach(gpu)
+        with pytest.raises(EngineError, match=r"decoder\.weights has 5 bytes, not"):
+            open_(tmp_path, reference, decoder="kernel")
