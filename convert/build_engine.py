@@ -93,6 +93,8 @@ def build(options: BuildOptions) -> "EngineManifest":
             gate.check(accuracy, options.precision)
             product = replace(product, steps=[*product.steps, gate.step(accuracy, restored)])
         manifest = write_manifest(source, options.precision, product, accuracy, folder)
+        if product.compare is not None:
+            product = replace(product, summary=[*product.summary, product.compare(folder)])
     _print_summary(output, manifest, product)
     return manifest
 

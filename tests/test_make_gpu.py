@@ -53,6 +53,7 @@ def test_make_gpu(checkout: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "4 passed" in done.stdout
+    assert "ms a word, one at a time; FP16" in done.stdout
     table = json.loads((checkout / "build" / "latency-gpu.json").read_text(encoding="utf-8"))["engines"]
     assert {engine["device"]["name"] for engine in table.values()} == {"stand-in driver"}
     assert all(set(engine["batches"]) == {"1", "3"} for engine in table.values())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from robustscanner.engine import BatchRange
@@ -21,3 +22,5 @@ class Product:
     details: Sequence[str] = ()  # lines for --verbose
     # Reads the calibration crops where the engine itself cannot run: gives texts in order.
     simulate: Callable[[], Sequence[str]] | None = field(default=None, repr=False)
+    # What else to measure here, of the folder once it can be opened: a line of the summary.
+    compare: Callable[[Path], tuple[str, str]] | None = field(default=None, repr=False)

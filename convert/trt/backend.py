@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from onnx import ModelProto
 
@@ -13,6 +14,7 @@ from robustscanner.gpu.decoding import canvas_widths
 from robustscanner.output import replacing
 
 from ..backend import Preview
+from ..engine.bundle import write_manifest
 from ..engine.product import Product
 from ..engine.source import Source
 from ..graph.model_file import file_step
@@ -39,6 +41,7 @@ from .layers import Layer, convolution_precisions, kernels, layers_to_json, requ
 from .library import TensorRT, load_library
 from .row_lstm import unroll_rows
 from .simulate import read_simulated
+from .timing import read_in_turns
 
 HALF_ENDS = ("values", "position")  # tensors between the two plans; keys and mask stay FP32 for the scores' sake
 ROW_LSTM = ("wavefront", "loop")
@@ -126,6 +129,7 @@ class TensorRTBackend:
             steps.append(write_kernels(folder, source.model, graphs.encoder, source.spec, targets))
             files += [KERNELS_NAME, WEIGHTS_NAME]
         layers = [layer for file in (ENCODER_NAME, DECODER_NAME) for layer in plans[file].layers]
+        here, int8 = runs_here(library, options.builder), options.builder.precision == "int8"
         self._save_layers(layers, "built engine")
         return Product(
             library.backend,
@@ -136,8 +140,21 @@ class TensorRTBackend:
             steps=steps,
             summary=[*_summary(graphs, layers), *_kernels(plans), *_sizes(source, plans)],
             details=_describe(layers),
-            simulate=None if runs_here(library, options.builder) else partial(_simulate, source, graphs, calibration),
+            simulate=None if here else partial(_simulate, source, graphs, calibration),
+            compare=partial(self._time_beside_half, source, calibration) if here and int8 else None,
         )
+
+    def _time_beside_half(self, source: Source, calibration: CalibrationSet, folder: Path) -> tuple[str, str]:
+        """INT8 is not always faster, least of all word by word: builds FP16, too, and says what each takes."""
+        builder = replace(self.options.builder, precision="fp16")
+        rival = replace(self, options=replace(self.options, builder=builder, calibrator=False, save_layers=None))
+        with TemporaryDirectory() as scratch:
+            half = Path(scratch)
+            write_manifest(source, "fp16", rival.make(source, calibration, None, half), None, half)
+            int8_ms, half_ms = read_in_turns((folder, half), [crop.path for crop in calibration.crops])
+        if int8_ms >= half_ms:
+            logger.warning("warning: INT8 is not faster than FP16 here; FP16 reads closer to FP32: --fp16")
+        return "speed", f"{int8_ms:.2f} ms a word, one at a time; FP16 {half_ms:.2f} ms"
 
     def preview(self, source: Source, calibration: CalibrationSet, recipe: Recipe | None) -> Preview:
         """Parses, builds nothing: layers of both networks before anything is fused; see `Backend`."""

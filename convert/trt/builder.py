@@ -5,6 +5,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from ctypes.util import find_library
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,8 @@ class _Build:
             config.progress_monitor = watch.monitor(self._module)
         self._log.errors.clear()  # without a GPU, TensorRT-RTX has complained about that several times by now
         memory = builder.build_serialized_network(network, config)
+        if memory is None and self._lend_tactics(config):
+            memory = builder.build_serialized_network(network, config)
         if memory is None:
             raise EngineError(self._explain("cannot build the network", self._last_errors()))
         if cache is not None:
@@ -300,8 +303,18 @@ class _Build:
         """
         sources = self._module.TacticSource
         borrowed = sum(1 << int(getattr(sources, name)) for name in _BORROWED_TACTICS if hasattr(sources, name))
-        if borrowed and not config.set_tactic_sources(config.get_tactic_sources() & ~borrowed):
+        self._default_tactics = config.get_tactic_sources() if borrowed else 0
+        if borrowed and not config.set_tactic_sources(self._default_tactics & ~borrowed):
             raise EngineError(self._explain("cannot do without cuBLAS and cuDNN", self._last_errors()))
+
+    def _lend_tactics(self, config: Any) -> bool:
+        """After a failed build: allows cuBLAS and cuDNN where they are installed; whether that may change anything."""
+        dropped = self._default_tactics and config.get_tactic_sources() != self._default_tactics
+        if not dropped or not all(find_library(name) for name in ("cublas", "cublasLt", "cudnn")):
+            return False
+        logger.info("no kernel for a layer; once more with cuBLAS and cuDNN")
+        self._log.errors.clear()
+        return bool(config.set_tactic_sources(self._default_tactics))
 
     def _share_profiles(self, config: Any) -> None:
         """Lets the contexts of all batch buckets use the one profile; since TensorRT 10 that goes without saying."""

@@ -168,6 +168,10 @@ def _config(module: Any, notes: Notes) -> dict[str, Any]:
         self._cache = cache
         return bool(cache.serialize() != notes.foreign_cache)
 
+    def set_tactic_sources(self: Any, sources: int) -> bool:
+        self._sources = sources
+        return _note(notes, f"tactics {_names(module.TacticSource, sources)}")
+
     def set_memory_pool_limit(self: Any, pool: Any, limit: int) -> None:
         self._limit = min(limit, 1 << 33)
 
@@ -181,8 +185,8 @@ def _config(module: Any, notes: Notes) -> dict[str, Any]:
     return {
         "set_flag": lambda self, flag: notes.flags.add(flag.name),
         "clear_flag": lambda self, flag: notes.flags.discard(flag.name),
-        "get_tactic_sources": lambda self: (1 << len(module.TacticSource)) - 1,
-        "set_tactic_sources": lambda self, sources: _note(notes, f"tactics {_names(module.TacticSource, sources)}"),
+        "get_tactic_sources": lambda self: getattr(self, "_sources", (1 << len(module.TacticSource)) - 1),
+        "set_tactic_sources": set_tactic_sources,
         "set_preview_feature": lambda self, feature, on: _note(notes, f"{feature.name} {on}"),
         "set_memory_pool_limit": set_memory_pool_limit,
         "get_memory_pool_limit": lambda self, pool: self._limit,

@@ -138,6 +138,31 @@ class TestEveryVersion:
         assert "STRONGLY_TYPED" in notes.network_flags
 
     @pytest.mark.parametrize("name", REAL)
+    def test_failed_build_is_tried_again_with_cublas_and_cudnn(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        library, notes = fake_tensorrt.load(name)
+        notes.build_fails = "Could not find any implementation for node"
+        if name.startswith("11"):
+            with pytest.raises(EngineError, match="Could not find any implementation"):
+                build_plan(library, plain(), options())
+            return
+        found: list[str] = []
+
+        def on_build(config: Any) -> None:
+            found.append(notes.events[-1])
+            notes.build_fails = "Could not find any implementation" if len(found) == 1 else None
+
+        notes.on_build = on_build
+        monkeypatch.setattr(trt_builder, "find_library", lambda name: f"lib{name}.so")
+        assert build_plan(library, plain(), options()).data == b"plan"
+        assert ["CUDNN" in event for event in found] == [False, True]
+        monkeypatch.setattr(trt_builder, "find_library", lambda name: None)
+        notes.on_build = lambda config: setattr(notes, "build_fails", "Could not find any implementation")
+        with pytest.raises(EngineError, match="Could not find any implementation"):
+            build_plan(library, plain(), options())
+
+    @pytest.mark.parametrize("name", REAL)
     def test_lends_no_tactics_of_cublas_and_cudnn(self, name: str) -> None:
         library, notes = fake_tensorrt.load(name)
         build_plan(library, plain(), options())
