@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Reads all sets with all engines, prints tables, and writes figures and sheet."""
-    from benchmarks.crops import readable_crops
     from benchmarks.reader import engine_facts
     from benchmarks.result import begin_result, report_progress, write_result
+    from benchmarks.sample import readable_crops
 
     result = begin_result("accuracy", __doc__, arguments.output)
     reference = arguments.reference or arguments.engines[0]

@@ -56,10 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Latency first, while nothing is warm from reading thousands of words; then accuracy."""
-    from benchmarks.crops import load_bytes, readable_crops
     from benchmarks.reader import opened
     from benchmarks.result import begin_result, report_progress, write_result
     from benchmarks.rounds import interleave, summarise
+    from benchmarks.sample import load_bytes, readable_crops
 
     result = begin_result("compare", __doc__, arguments.output)
     sets = {folder.name: readable_crops(folder, arguments.words) for folder in arguments.data}
@@ -103,8 +103,8 @@ def open_peers(wanted: Sequence[str] | None, threads: int) -> "tuple[list[Reader
 
 def judge(reader: "Reader", sets: "Mapping[str, Sequence[LabelledCrop]]") -> dict[str, dict[str, float]]:
     """Accuracy of one reader on every set."""
-    from benchmarks.crops import load_bytes, thin
     from benchmarks.result import report_progress
+    from benchmarks.sample import load_bytes, thin
     from benchmarks.verdict import Verdict
 
     rows = {}

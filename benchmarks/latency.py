@@ -53,10 +53,10 @@ def measure(arguments: argparse.Namespace) -> None:
     """Opens everything at once, times it, prints tables and writes the figures."""
     from dataclasses import asdict
 
-    from benchmarks.crops import draw_crops, load_bytes
     from benchmarks.reader import opened
     from benchmarks.result import begin_result, report_progress, write_result
     from benchmarks.roofline import measure_limits
+    from benchmarks.sample import draw_crops, load_bytes
 
     options = _session_options(arguments)
     result = begin_result("latency", __doc__, arguments.output)
@@ -81,9 +81,9 @@ def measure_batches(
     readers: "Sequence[Reader]", pictures: Sequence[bytes], arguments: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
     """Facts of each reader, percentiles at each batch size, and what a word costs by its length."""
-    from benchmarks.crops import make_batches
     from benchmarks.result import report_progress
     from benchmarks.rounds import by_length, interleave, line_through, summarise
+    from benchmarks.sample import make_batches
 
     found: dict[str, dict[str, Any]] = {reader.name: {**reader.facts, "batches": {}} for reader in readers}
     for size in arguments.batches:

@@ -53,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(arguments: argparse.Namespace) -> None:
     """One engine after another; prints a table of each."""
-    from benchmarks.crops import readable_crops
     from benchmarks.reader import engine_facts
     from benchmarks.result import begin_result, write_result
+    from benchmarks.sample import readable_crops
 
     result = begin_result("native", __doc__, arguments.output)
     threads = session_options(arguments).threads

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from training.model.robustscanner import RobustScanner
 
     from .foreign.dictionary import Dictionary
-    from .foreign.layouts import Layout
+    from .foreign.layouts import ForeignLayout
     from .foreign.weight_file import WeightFile
 
 EPILOG = """examples:
@@ -142,7 +142,7 @@ def _shapes(spec: "ModelSpec") -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items() if not name.endswith(COUNTER)}
 
 
-def _fill(file: "WeightFile", state: dict[str, Any], layout: "Layout", spec: "ModelSpec") -> "RobustScanner":
+def _fill(file: "WeightFile", state: dict[str, Any], layout: "ForeignLayout", spec: "ModelSpec") -> "RobustScanner":
     import torch
 
     from training.model.robustscanner import RobustScanner
@@ -160,7 +160,7 @@ def _fill(file: "WeightFile", state: dict[str, Any], layout: "Layout", spec: "Mo
     return model.eval()
 
 
-def _history_step(source: Path, layout: "Layout", dictionary: "Dictionary") -> dict[str, Any]:
+def _history_step(source: Path, layout: "ForeignLayout", dictionary: "Dictionary") -> dict[str, Any]:
     from robustscanner import __version__
     from robustscanner.engine import file_sha256
 
@@ -168,7 +168,9 @@ def _history_step(source: Path, layout: "Layout", dictionary: "Dictionary") -> d
     return step | {"sha256": file_sha256(source), "layout": layout.title, "dictionary": dictionary.source}
 
 
-def _print_summary(source: Path, layout: "Layout", where: str, spec: "ModelSpec", dictionary: "Dictionary") -> None:
+def _print_summary(
+    source: Path, layout: "ForeignLayout", where: str, spec: "ModelSpec", dictionary: "Dictionary"
+) -> None:
     charset, size = spec.charset, spec.input
     print(f"{source}: RobustScanner of {layout.title}{f', weights from {where!r}' if where else ''}")
     characters = "".join(dictionary.characters)

@@ -27,7 +27,7 @@ _SHOWN = 3  # names of a kind in an error
 
 
 @dataclass(frozen=True)
-class Layout:
+class ForeignLayout:
     """One project's checkpoints; whatever is not said here is as in ours."""
 
     project: str  # as --from spells it
@@ -89,7 +89,7 @@ def _ids_of_openocr(characters: Sequence[str]) -> CharsetSpec:
 
 
 LAYOUTS = (
-    Layout(
+    ForeignLayout(
         project="paddleocr",
         title="PaddleOCR",
         backbone="backbone.",
@@ -101,7 +101,7 @@ LAYOUTS = (
         alphabets=(DICT90, DICT36),
         paddle=True,
     ),
-    Layout(
+    ForeignLayout(
         project="mmocr",
         title="MMOCR 0.x",
         backbone="backbone.",
@@ -112,7 +112,7 @@ LAYOUTS = (
         charset=_ids_of_paddleocr,
         alphabets=(DICT90, DICT36),
     ),
-    Layout(
+    ForeignLayout(
         project="mmocr",
         title="MMOCR 1.x",
         backbone="backbone.",
@@ -123,7 +123,7 @@ LAYOUTS = (
         charset=_ids_of_mmocr_1x,
         alphabets=(DICT90, DICT36),
     ),
-    Layout(
+    ForeignLayout(
         project="openocr",
         title="OpenOCR",
         backbone="encoder.",
@@ -157,7 +157,7 @@ def find_state(tree: object) -> tuple[dict[str, Any], str]:
     return _without_aliases(state), where
 
 
-def recognise(names: Iterable[str], ours: Iterable[str], project: str | None) -> Layout:
+def recognise(names: Iterable[str], ours: Iterable[str], project: str | None) -> ForeignLayout:
     """The layout that most of the names after the backbone belong to.
 
     Raises:
@@ -175,7 +175,7 @@ def recognise(names: Iterable[str], ours: Iterable[str], project: str | None) ->
     return best
 
 
-def check_names(names: Iterable[str], layout: Layout, ours: Iterable[str]) -> None:
+def check_names(names: Iterable[str], layout: ForeignLayout, ours: Iterable[str]) -> None:
     """Raises `SpecError` listing names that are missing or left over."""
     expected, found = {layout.foreign_name(name) for name in ours}, set(names)
     missing = sorted(expected - found)
@@ -186,7 +186,7 @@ def check_names(names: Iterable[str], layout: Layout, ours: Iterable[str]) -> No
     _report(layout, [("missing", missing), ("left over", left_over)])
 
 
-def check_shapes(state: Mapping[str, Any], layout: Layout, ours: Shapes) -> None:
+def check_shapes(state: Mapping[str, Any], layout: ForeignLayout, ours: Shapes) -> None:
     """Raises `SpecError` listing shapes that do not fit."""
     misfits = []
     for name, shape in ours.items():
@@ -197,12 +197,12 @@ def check_shapes(state: Mapping[str, Any], layout: Layout, ours: Shapes) -> None
     _report(layout, [("of another shape", misfits)])
 
 
-def count_characters(state: Mapping[str, Any], layout: Layout) -> int:
+def count_characters(state: Mapping[str, Any], layout: ForeignLayout) -> int:
     """How many characters the embedding has rows for; raises `SpecError` where it is none."""
     return _matrix(state, layout, "decoder.embedding.weight")[0] - len(layout.charset("").tokens)
 
 
-def describe(state: Mapping[str, Any], layout: Layout, name: str, characters: Sequence[str]) -> ModelSpec:
+def describe(state: Mapping[str, Any], layout: ForeignLayout, name: str, characters: Sequence[str]) -> ModelSpec:
     """The model, as far as the sizes of its arrays tell; raises `SpecError` where they contradict."""
     _, hidden_size = _matrix(state, layout, "decoder.embedding.weight")
     position_count, _ = _matrix(state, layout, "decoder.position.embedding.weight")
@@ -210,7 +210,7 @@ def describe(state: Mapping[str, Any], layout: Layout, name: str, characters: Se
     return ModelSpec(name, layout.charset(characters), layout.input, network)
 
 
-def to_ours(name: str, array: npt.NDArray[Any], layout: Layout) -> npt.NDArray[np.float32]:
+def to_ours(name: str, array: npt.NDArray[Any], layout: ForeignLayout) -> npt.NDArray[np.float32]:
     """One of their arrays as our parameter.
 
     Raises:
@@ -226,7 +226,7 @@ def to_ours(name: str, array: npt.NDArray[Any], layout: Layout) -> npt.NDArray[n
     return np.ascontiguousarray(array)
 
 
-def _matrix(state: Mapping[str, Any], layout: Layout, name: str) -> tuple[int, int]:
+def _matrix(state: Mapping[str, Any], layout: ForeignLayout, name: str) -> tuple[int, int]:
     foreign = layout.foreign_name(name)
     shape = tuple(state[foreign].shape)
     if len(shape) != 2:
@@ -244,7 +244,7 @@ def _without_aliases(state: dict[str, Any]) -> dict[str, Any]:
     return renamed | {name: value for name, value in state.items() if not _CELL.search(name)}
 
 
-def _report(layout: Layout, kinds: list[tuple[str, list[str]]]) -> None:
+def _report(layout: ForeignLayout, kinds: list[tuple[str, list[str]]]) -> None:
     parts = []
     for kind, names in kinds:
         if names:

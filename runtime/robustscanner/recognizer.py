@@ -14,9 +14,9 @@ import numpy.typing as npt
 from robustscanner.charset import Charset
 from robustscanner.engine import default_engine, open_engine
 from robustscanner.errors import EngineError, ImageError
+from robustscanner.picture import Picture, check_several, pixels_of
 from robustscanner.preprocess import draw_canvas
 from robustscanner.session import SessionOptions
-from robustscanner.source import Source, check_several, pixels_of
 from robustscanner.spec import ModelSpec
 
 DEFAULT_BATCH = 16  # pictures: a guess, not measured yet
@@ -81,7 +81,7 @@ class Recognizer:
         """The model that reads."""
         return self._session.spec
 
-    def read(self, image: Source) -> Reading:
+    def read(self, image: Picture) -> Reading:
         """Reads one picture.
 
         Raises:
@@ -90,7 +90,7 @@ class Recognizer:
         """
         return self.read_batch([image])[0]
 
-    def read_batch(self, images: Sequence[Source]) -> list[Reading]:
+    def read_batch(self, images: Sequence[Picture]) -> list[Reading]:
         """Reads any number of pictures, in order; raises as `read` does, at the first bad picture."""
         readings = []
         for _, result in self.read_each(images):
@@ -119,7 +119,7 @@ class Recognizer:
         rows = zip(*run(picture, regions, stream=stream), strict=True)
         return [Reading(*self._charset.decode(*row)) for row in rows]
 
-    def read_each(self, images: Iterable[Source]) -> Iterator[tuple[Source, Reading | ImageError]]:
+    def read_each(self, images: Iterable[Picture]) -> Iterator[tuple[Picture, Reading | ImageError]]:
         """Reads pictures as they come, a batch at a time; a bad one yields its error and does not stop the others.
 
         Memory stays bounded: one decoded picture and one batch of canvases.
@@ -135,7 +135,7 @@ class Recognizer:
         while chunk := list(islice(images, self._batch_size)):
             yield from zip(chunk, self._read_chunk(chunk), strict=True)
 
-    def _read_chunk(self, images: list[Source]) -> list[Reading | ImageError]:
+    def _read_chunk(self, images: list[Picture]) -> list[Reading | ImageError]:
         spec = self.spec.input
         canvases = np.empty((len(images), spec.height_px, spec.width_px, 3), np.uint8)
         widths: list[int] = []

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.accuracy import changed_words, draw_changed, judge, main
-from benchmarks.crops import draw_crops
+from benchmarks.sample import draw_crops
 from robustscanner.engine import file_sha256
 from robustscanner.labels import LabelledCrop
 from robustscanner.recognizer import Reading

@@ -55,8 +55,8 @@ def test_a_peer_that_was_asked_for_must_be_there(crops: Path, capsys: pytest.Cap
 
 def test_eager_decoding_reads_the_same(crops: Path) -> None:
     pytest.importorskip("torch")
-    from benchmarks.crops import draw_crops
     from benchmarks.eager import open_eager
+    from benchmarks.sample import draw_crops
     from robustscanner.charset import Charset
     from robustscanner.preprocess import load_image, make_batch
     from robustscanner.recognizer import Recognizer

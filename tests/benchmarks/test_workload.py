@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import shape_inference
 
-from benchmarks.crops import draw_crops, load_bytes
 from benchmarks.roofline import Limits, measure_limits, rate
+from benchmarks.sample import draw_crops, load_bytes
 from benchmarks.workload import Workload, count_work, find_graph
 
 from .conftest import TINY

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from robustscanner import EngineError, ImageError, Reading, Recognizer, SessionOptions
 from robustscanner.engine import open_engine
-from robustscanner.recognizer import Source
+from robustscanner.picture import Picture
 
 WORDS = [a + b + "z" for a in "abcdefg" for b in "012345"]  # 42
 OPTIONS = SessionOptions(threads=1)
@@ -35,7 +35,7 @@ def test_order_and_chunks(engine: Path, batch_size: int) -> None:
 def test_one_batch_at_a_time(engine: Path) -> None:
     taken: list[str] = []
 
-    def pictures() -> Iterator[Source]:
+    def pictures() -> Iterator[Picture]:
         for text in WORDS:
             taken.append(text)
             yield picture_of(text)
@@ -67,7 +67,7 @@ def test_engine_limits_the_batch(
 
 def test_bad_pictures_stop_nothing(engine: Path, word: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
-    pictures: list[Source] = [
+    pictures: list[Picture] = [
         tmp_path / "empty.png",
         word("dog"),
         tmp_path / "no.png",

@@ -9,7 +9,7 @@ from fake_model import colour_of, encode, picture_of
 from PIL import Image
 
 from robustscanner import ImageError, Reading, Recognizer
-from robustscanner.source import Source, pixels_of
+from robustscanner.picture import Picture, pixels_of
 
 DOG = Image.fromarray(picture_of("dog"))
 GREY = Image.new("L", (80, 48), 128)
@@ -37,7 +37,7 @@ def dog_on_transparent() -> Image.Image:
         picture_of("dog")[:, ::-1],  # a view that is not contiguous
     ],
 )
-def test_kinds(engine: Path, source: Source) -> None:
+def test_kinds(engine: Path, source: Picture) -> None:
     with Recognizer(engine) as recognizer:
         assert recognizer.read(source) == Reading("dog", 0.5)
         assert recognizer.read_batch([source, source]) == [Reading("dog", 0.5)] * 2
@@ -53,7 +53,7 @@ def test_transparency_is_white() -> None:
 @pytest.mark.parametrize(
     "source", [GREY, GREY.convert("LA"), GREY.convert("I;16").point(lambda level: level * 257), np.asarray(GREY)]
 )
-def test_grey(source: Source) -> None:
+def test_grey(source: Picture) -> None:
     pixels = pixels_of(source)
     assert pixels.shape == (48, 80, 3)
     assert (pixels == 128).all()
@@ -88,7 +88,7 @@ def test_pillow_rotates_as_files_do() -> None:
         (["a.png"], "picture is list"),
     ],
 )
-def test_what_is_no_picture(engine: Path, source: Source, says: str) -> None:
+def test_what_is_no_picture(engine: Path, source: Picture, says: str) -> None:
     with Recognizer(engine) as recognizer, pytest.raises(ImageError, match=says):
         recognizer.read(source)
 
@@ -96,7 +96,7 @@ def test_what_is_no_picture(engine: Path, source: Source, says: str) -> None:
 @pytest.mark.parametrize(
     "source", ["a.png", Path("a.png"), encode(picture_of("dog")), picture_of("dog"), np.asarray(GREY), DOG]
 )
-def test_one_picture_is_no_list(engine: Path, source: Source) -> None:
+def test_one_picture_is_no_list(engine: Path, source: Picture) -> None:
     with Recognizer(engine) as recognizer:
         with pytest.raises(ImageError, match="one picture where a list of pictures belongs"):
             recognizer.read_batch(source)  # type: ignore[arg-type]

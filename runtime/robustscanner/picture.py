@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 # A picture file, its bytes, an array of uint8 (RGB [H, W, 3], RGBA [H, W, 4] or grey [H, W]), or Pillow's image.
-Source: TypeAlias = Union[  # a name in quotes has no |
+Picture: TypeAlias = Union[  # a name in quotes has no |
     str, "PathLike[str]", bytes, bytearray, memoryview, npt.NDArray[np.uint8], "PillowImage"
 ]
 
 
-def pixels_of(source: Source) -> Image:
+def pixels_of(source: Picture) -> Image:
     """The picture as uint8 RGB [H, W, 3]; transparency is laid over white.
 
     Raises:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.crops import draw_crops, make_batches, readable_crops
+from benchmarks.sample import draw_crops, make_batches, readable_crops
 from robustscanner.labels import DataError
 
 
