@@ -28,12 +28,12 @@ def open_eager(checkpoint: Path, threads: int) -> Callable[[Any, Any], tuple[Any
 def decode(model: RobustScanner, images: Tensor, valid_width: Tensor) -> tuple[Tensor, Tensor]:
     """T steps, each with LSTM and attention over all T places of the text; only the newest place is used."""
     decoder, steps = model.decoder, model.spec.network.max_length
-    memory = model.remember(model.features(images), valid_width, steps)
+    memory = model.remember(model.see(images), valid_width, steps)
     said = torch.full((len(images), steps + 1), model.spec.charset.start_id, dtype=torch.long)
     scores = torch.ones(len(images), steps)
     for step in range(steps):
         query, _ = decoder.rnn(decoder.embedding(said[:, :steps]))  # (N, T, D)
-        glimpses = attend(query, memory.keys, memory.values, memory.mask)  # (N, T, C)
+        glimpses, _ = attend(query, memory.keys, memory.values, memory.mask)  # (N, T, C)
         here = slice(step, step + 1)
         logits = decoder.predict(glimpses[:, here], memory.position[:, here])[:, 0]  # (N, classes)
         scores[:, step], said[:, step + 1] = logits.softmax(-1).max(-1)

@@ -156,6 +156,7 @@ TABLE: dict[str, set[str]] = {
     "convert/trt/layers.py": set(),
     "convert/trt/watch.py": {"tqdm"},
     "training": {"numpy", "cv2", "PIL", "torch", "safetensors", "tqdm", "yaml", "lmdb", "robustscanner", "training"},
+    "training/adopt_encoder.py": {"numpy", "onnx", "torch", "robustscanner", "training"},
     "benchmarks/lmdb_stream.py": {"numpy", "cv2", "robustscanner", "training", "benchmarks"},
     "benchmarks/finetune.py": {"robustscanner", "training", "benchmarks"},
     "benchmarks/random_checkpoint.py": {"torch", "robustscanner", "training"},

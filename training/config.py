@@ -23,8 +23,14 @@ class TrainConfig:
     """Everything that decides what a run computes; where it reads and writes is on the command line."""
 
     name: str  # of the model, written into its spec
-    backbone: str = "edge"  # "edge" or "r31"
+    backbone: str = "edge"  # "edge", "r31" or "small"
+    blocks: str = ""  # of "small": how many in its three stages, as in "2,3,1"; empty: all
+    row_mixer: str = "lstm"  # of the position branch, see NetworkSpec
+    joint_ctc: float = 0.0  # share of CTC when a character is chosen, see NetworkSpec.ctc_weight
     resize: str = "area"  # how crops are shrunk, see InputSpec
+    width_px: int = 160  # of the widest canvas
+    canvas_step_px: int = 0  # canvases as wide as their word needs, see InputSpec
+    canvas_margin_px: int = 0  # and this much after it
     max_length: int = 40  # decoding steps, the end token included
     characters: str = DICT90  # what the model can read, in id order
     batch_size: int = 32  # words a step, of all processes together
@@ -32,12 +38,16 @@ class TrainConfig:
     steps: int = 17000  # optimiser steps in all, a resumed run's earlier ones included
     schedule: str = "cosine"  # to 1 % of the peak; or "steps", the paper's: a tenth from 3/5 on, a hundredth from 4/5
     learning_rate: float = 1.2e-3  # peak, after the warm-up
+    encoder_rate: float = 1.0  # learning rate of the backbone, of small its borrowed part, times this; 0: frozen
     warmup_steps: int = 400  # linear from 0
     weight_decay: float = 0.02  # AdamW's, on matrices and convolutions only
     clip_norm: float = 2.0  # of the whole gradient; 0: not clipped
     ema_decay: float = 0.999  # of the running average of the weights, which is what is validated and shipped; 0: none
     ctc_weight: float = 0.3  # of an auxiliary CTC loss on the feature map: aligns it early; its head is thrown away
+    guide_weight: float = 0.0  # of a loss that pulls both branches' attention to where CTC sees the letters
     distill_weight: float = 1.0  # of the divergence from the teacher, if one is given
+    columns_weight: float = 0.0  # of the divergence from what the teacher's CTC says of each column
+    features_weight: float = 0.0  # of the distance from the teacher's features
     distill_temperature: float = 2.0  # flattens both distributions, so that the teacher's second choices count
     qat: bool = False  # fine-tunes with the backbone's convolutions rounded to 8 bits
     real_share: float = 0.3  # of the words, from the crops given; the others are rendered
@@ -61,14 +71,28 @@ class TrainConfig:
             if not lowest <= getattr(self, key) <= highest:
                 raise ConfigError(f"{key}: {getattr(self, key)} is not between {lowest:g} and {highest:g}")
         _check_pattern("photo_pattern", self.photo_pattern)
+        if not re.fullmatch(r"(\d+(,\d+)*)?", self.blocks):
+            raise ConfigError(f"blocks: {self.blocks!r} is not a list of whole numbers; write them as in 2,3,1")
         if self.qat and self.precision != "fp32":
             raise ConfigError(f"qat: {self.precision} is too coarse to learn 8-bit steps; set precision=fp32")
 
     @property
     def spec(self) -> ModelSpec:
         """The model these settings describe."""
-        network = NetworkSpec(self.backbone, max_length=self.max_length)
-        return ModelSpec(self.name, CharsetSpec.of(self.characters), InputSpec(resize=self.resize), network)
+        network = NetworkSpec(
+            self.backbone,
+            max_length=self.max_length,
+            blocks=tuple(int(count) for count in self.blocks.split(",") if count),
+            row_mixer=self.row_mixer,
+            ctc_weight=self.joint_ctc,
+        )
+        canvas = InputSpec(
+            resize=self.resize,
+            width_px=self.width_px,
+            canvas_step_px=self.canvas_step_px,
+            canvas_margin_px=self.canvas_margin_px,
+        )
+        return ModelSpec(self.name, CharsetSpec.of(self.characters), canvas, network)
 
     @property
     def held_out(self) -> HoldOut:
@@ -86,8 +110,10 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("batch_size", "bucket_batches", "steps", "keep_checkpoints"), (1, _ANY)),
     **dict.fromkeys(("validate_every", "checkpoint_every"), (1, _ANY)),
     **dict.fromkeys(("warmup_steps", "seed", "learning_rate", "weight_decay", "clip_norm"), (0, _ANY)),
-    **dict.fromkeys(("ctc_weight", "distill_weight"), (0, _ANY)),
-    **dict.fromkeys(("real_share", "held_out_share"), (0, 1)),
+    **dict.fromkeys(
+        ("ctc_weight", "guide_weight", "distill_weight", "columns_weight", "features_weight", "encoder_rate"), (0, _ANY)
+    ),
+    **dict.fromkeys(("real_share", "held_out_share", "joint_ctc"), (0, 1)),
     "ema_decay": (0, 0.999999),
     "distill_temperature": (0.1, 100),
 }

@@ -1,6 +1,7 @@
 """Distillation: a student learns what a larger model answers, its doubts included."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from robustscanner.spec import InputSpec, ModelSpec
 from training.checkpoint import load_checkpoint
 from training.data.stream import Batch
 from training.model.robustscanner import RobustScanner
+from training.model.small import SmallNet
 
 
 def load_teacher(path: Path, student: ModelSpec) -> RobustScanner:
@@ -30,11 +32,47 @@ def load_teacher(path: Path, student: ModelSpec) -> RobustScanner:
     return model.requires_grad_(False)
 
 
+class Lesson(NamedTuple):
+    """What a teacher makes of a batch."""
+
+    logits: Tensor  # (N, T, classes), after the same label
+    columns: Tensor | None  # (N, U, classes + 1) logits of its CTC classifier, if CTC has a say in what it reads
+    features: Tensor  # (N, C, H', W'), of the borrowed part of `small`
+
+
 @torch.no_grad()
-def teach(teacher: RobustScanner, batch: Batch) -> Tensor:
-    """The teacher's logits (N, T, classes) after the same label."""
-    logits: Tensor = teacher(batch.images, batch.valid_width, batch.tokens[:, :-1])
-    return logits.float()
+def teach(teacher: RobustScanner, batch: Batch) -> Lesson:
+    """The teacher's answers."""
+    inputs = batch.tokens[:, :-1]
+    pixels = teacher.normalise(batch.images)
+    raw = None
+    if isinstance(teacher.backbone, SmallNet):
+        raw, columns = teacher.backbone.see(pixels)
+        seen = teacher.backbone.merge(raw, columns)
+    else:
+        seen = teacher.see(batch.images)
+    memory = teacher.remember(seen, batch.valid_width, inputs.shape[1])
+    logits = teacher.decoder(inputs, memory).logits.float()
+    heard = teacher.ctc_head(teacher.columns(seen, memory)).float() if teacher.ctc_head else None
+    return Lesson(logits, heard, (seen.features if raw is None else raw).float())
+
+
+def column_divergence(logits: Tensor, taught: Tensor, inside: Tensor) -> Tensor:
+    """Mean over columns of the divergence from a teacher's columns, of which each stands for one or more of ours.
+
+    Args:
+        logits: (N, U, classes + 1).
+        taught: (N, U / k, classes + 1) for a whole k.
+        inside: (N, U), which columns count.
+    """
+    taught = taught.repeat_interleave(logits.shape[1] // taught.shape[1], 1)
+    apart = F.kl_div(logits.log_softmax(-1), taught.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+    return (apart * inside).sum() / inside.sum()
+
+
+def feature_distance(features: Tensor, taught: Tensor) -> Tensor:
+    """Mean squared distance of feature maps (N, C, H, W), in units of the teacher's variance."""
+    return F.mse_loss(features, taught) / taught.var().clamp_min(1e-6)
 
 
 def divergence(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
@@ -48,4 +86,5 @@ def divergence(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
 
 def _canvas(spec: InputSpec) -> tuple[object, ...]:
     """What decides the pixels; how they become numbers is each model's own."""
-    return spec.height_px, spec.width_px, spec.min_width_px, spec.width_multiple_px, spec.width_rule, spec.resize
+    sizes = (spec.height_px, spec.width_px, spec.min_width_px, spec.width_multiple_px, spec.width_rule, spec.resize)
+    return *sizes, spec.canvas_step_px, spec.canvas_margin_px

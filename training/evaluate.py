@@ -95,24 +95,11 @@ def open_reader(model: Path, batch_size: int) -> "Reader":
 
 def network_reader(checkpoint: Path) -> "Reader":
     """Reads with PyTorch; float32, greedy."""
-    import torch
-
-    from robustscanner.charset import Charset
-    from robustscanner.preprocess import Image, make_batch
-    from robustscanner.recognizer import Reading
     from training.checkpoint import load_checkpoint
+    from training.evaluation.network_reader import read_pictures
 
     model, _ = load_checkpoint(checkpoint)
-    charset = Charset(model.spec.charset)
-
-    @torch.no_grad()
-    def read(images: Sequence[Image]) -> list[Reading]:
-        canvases, widths = make_batch(list(images), model.spec.input)
-        logits, tokens = model.greedy(torch.from_numpy(canvases), torch.from_numpy(widths))
-        scores = logits.softmax(-1).amax(-1)  # (N, T)
-        return [Reading(*charset.decode(*row)) for row in zip(tokens.numpy(), scores.numpy(), strict=True)]
-
-    return read
+    return lambda images: read_pictures(model, images)
 
 
 def make_report(arguments: argparse.Namespace, results: "Sequence[SetResult]") -> Row:

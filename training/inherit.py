@@ -48,6 +48,9 @@ def inherit(model: RobustScanner, path: Path) -> Inherited:
                 _copy_rows(tensor, weights[name], rows)
             elif name.startswith("decoder.prediction."):
                 _copy_rows(tensor, weights[name], classes)
+            elif name.startswith("ctc_head."):
+                if name in weights:  # of a model in which CTC has no say, it starts anew
+                    _copy_rows(tensor, weights[name], [*classes, (-1, -1)])  # the blank is last
             elif name == "decoder.position.embedding.weight":
                 length = min(len(tensor), len(weights[name]))  # where the longer model reads on, it learns it
                 tensor[:length] = weights[name][:length]
@@ -64,7 +67,10 @@ def inherit(model: RobustScanner, path: Path) -> Inherited:
 
 
 def _check_alike(old: ModelSpec, new: ModelSpec, path: Path) -> None:
-    keys = {"network": ("backbone", "hidden_size", "widths"), "input": ("resize", "height_px", "mean", "scale")}
+    keys = {
+        "network": ("backbone", "hidden_size", "widths", "blocks", "row_mixer"),
+        "input": ("resize", "height_px", "mean", "scale"),
+    }
     for part, key in [(part, key) for part, names in keys.items() for key in names]:
         has, wanted = getattr(getattr(old, part), key), getattr(getattr(new, part), key)
         if has != wanted:

@@ -14,6 +14,7 @@ from robustscanner.program import exit_status
 EPILOG = """examples:
   python training/render_crops.py -o crops --count 500 --words words.txt
   python training/render_crops.py -o signs --text EXIT Platform 24h
+  python training/render_crops.py -o contextless --codes --held-out-fonts --count 1000 --seed 12
 """
 
 
@@ -26,7 +27,11 @@ def parse_arguments() -> argparse.Namespace:
     texts = parser.add_mutually_exclusive_group(required=True)
     texts.add_argument("--words", type=Path, metavar="FILE", help="word list, one a line, that texts are made from")
     texts.add_argument("--text", nargs="+", metavar="TEXT", help="one crop of each of these")
+    texts.add_argument(
+        "--codes", action="store_true", help="numbers, amounts and codes, which nobody can guess, but can read"
+    )
     parser.add_argument("--count", type=int, default=320, metavar="N", help="crops of --words (default: %(default)s)")
+    parser.add_argument("--held-out-fonts", action="store_true", help="only fonts that training never draws with")
     parser.add_argument("--seed", type=int, default=20, metavar="N", help="same seed and fonts, same crops")
     parser.add_argument(
         "-f", "--force", action="store_true", help="add to a folder that holds labels.tsv, replacing it"
@@ -47,7 +52,9 @@ def render(arguments: argparse.Namespace) -> None:
 
     from robustscanner.labels import DataError
     from robustscanner.spec import DICT90
-    from training.data.render.synth import WordSynthesizer
+    from training.data.render.fonts import find_fonts, split_fonts
+    from training.data.render.synth import LEGIBLE_CODES, SynthOptions, WordSynthesizer
+    from training.data.render.text import FUNCTION_WORDS
 
     images = arguments.output / "images"
     if (arguments.output / "labels.tsv").exists() and not arguments.force:
@@ -55,8 +62,13 @@ def render(arguments: argparse.Namespace) -> None:
             f"{arguments.output}: holds labels.tsv already; replace it with --force or choose another folder"
         )
     images.mkdir(parents=True, exist_ok=True)
-    words = arguments.text or arguments.words.read_text(encoding="utf-8").split()
-    synthesizer, rng = WordSynthesizer(words, characters=DICT90), np.random.default_rng(arguments.seed)
+    words = arguments.words.read_text(encoding="utf-8").split() if arguments.words else arguments.text or FUNCTION_WORDS
+    fonts = split_fonts(find_fonts())[1] if arguments.held_out_fonts else None
+    if fonts == []:
+        raise DataError("no font of this system is held out; install more of Debian's fonts-… packages")
+    options = LEGIBLE_CODES if arguments.codes else SynthOptions()
+    synthesizer = WordSynthesizer(words, characters=DICT90, fonts=fonts, options=options)
+    rng = np.random.default_rng(arguments.seed)
     if arguments.text:
         crops = ((synthesizer.render(text, rng), text) for text in arguments.text)
     else:

@@ -25,8 +25,9 @@ from training.distributed import Processes, share_batch_norm
 from training.ema import Average
 from training.evaluation.network_reader import read_crops
 from training.inherit import inherit
-from training.learner import Learner
+from training.learner import Learner, borrowed
 from training.model.robustscanner import RobustScanner
+from training.model.small import SmallNet
 from training.progress import Report
 from training.qat import OBSERVED_SHARE
 from training.run_folder import RunFolder
@@ -96,10 +97,11 @@ class Trainer:
         if self.learner.quantisation:
             self.learner.quantisation.observe(self.step < OBSERVED_SHARE * self.config.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.step)
+            group["lr"] = learning_rate(self.config, self.step) * group["rate"]
         losses = self._losses(Batch(*(tensor.to(self.device, non_blocking=True) for tensor in batch)))
-        loss = losses["loss"] + self.config.ctc_weight * losses["ctc"]
-        loss = loss + self.config.distill_weight * losses.get("distill", 0)
+        loss = losses["loss"] + self.config.ctc_weight * losses["ctc"] + self.config.guide_weight * losses["guide"]
+        for name in ("distill", "columns", "features") if self.teacher else ():
+            loss = loss + getattr(self.config, f"{name}_weight") * losses[name]
         self._descend(loss)
         self.step += 1
         if self.average:
@@ -188,12 +190,27 @@ class Trainer:
             inherited = inherit(model, init_from)
             self.history = inherited.history
             logger.info("%s", inherited)
-        learner = Learner(model, config.ctc_weight, temperature=config.distill_temperature, quantised=config.qat)
+        learner = Learner(
+            model,
+            config.ctc_weight,
+            temperature=config.distill_temperature,
+            quantised=config.qat,
+            frozen=config.encoder_rate == 0,
+            guided=config.guide_weight > 0,
+            teacher_channels=self._teacher_channels(),
+        )
         if self.processes.count > 1 and config.sync_batch_norm and not config.qat:  # which has none left
             share_batch_norm(learner, self.device.type)
         if config.compile:
             model.backbone.compile(dynamic=True)  # widths differ from batch to batch
         return learner
+
+    def _teacher_channels(self) -> int:
+        """Channels of the teacher's features, where they count."""
+        if self.teacher is None or not self.config.features_weight:
+            return 0
+        backbone = self.teacher.backbone
+        return backbone.raw_channels if isinstance(backbone, SmallNet) else backbone.channels
 
     def _shared(self, learner: Learner) -> nn.Module:
         if self.processes.count == 1:
@@ -202,20 +219,34 @@ class Trainer:
         return DistributedDataParallel(learner, device_ids=devices)
 
     def _parameter_groups(self) -> list[dict[str, object]]:
-        matrices = [p for p in self.learner.parameters() if p.ndim > 1]
-        others = [p for p in self.learner.parameters() if p.ndim <= 1]  # biases and BN: decay only hurts them
-        return [{"params": matrices, "weight_decay": self.config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        slow = {id(parameter) for parameter in borrowed(self.model)} if self.config.encoder_rate != 1 else set()
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for parameter in self.learner.parameters():
+            # Biases and norms are not decayed: it only hurts them.
+            groups.setdefault((id(parameter) in slow, parameter.ndim > 1), []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "weight_decay": self.config.weight_decay if is_matrix else 0.0,
+                "rate": self.config.encoder_rate if is_slow else 1.0,
+            }
+            for (is_slow, is_matrix), parameters in sorted(
+                groups.items(), key=lambda item: (item[0][0], not item[0][1])
+            )
+        ]
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         kind = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
         with torch.autocast(self.device.type, kind, enabled=self.config.precision != "fp32"):
-            taught = teach(self.teacher, batch) if self.teacher else None
-            losses = self._forward(batch, taught)
+            lesson = teach(self.teacher, batch) if self.teacher else None
+            losses = self._forward(batch, lesson)
         # Means over this process's characters, which are more or fewer than another one's, to parts of the whole mean.
         characters = (batch.tokens[:, 1:] != self.model.spec.charset.pad_id).sum().float()
         part = characters * self.processes.count / self.processes.total(characters.clone())
-        named = {"loss": losses.read * part, "ctc": losses.ctc}
-        return named | ({"distill": losses.distill * part} if self.teacher else {})
+        named = {"loss": losses.read * part, "ctc": losses.ctc, "guide": losses.guide}
+        if not self.teacher:
+            return named
+        return named | {"distill": losses.distill * part, "columns": losses.columns, "features": losses.features}
 
     def _descend(self, loss: Tensor) -> None:
         if not loss.isfinite():

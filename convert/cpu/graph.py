@@ -14,7 +14,15 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from robustscanner.errors import EngineError
 from robustscanner.spec import ModelSpec
 
-from ..graph.edit import copy_model, drop_dead_nodes, set_nodes
+from ..graph.edit import (
+    CONTRIB,
+    copy_model,
+    drop_dead_nodes,
+    drop_unread_weights,
+    inline_constants,
+    set_nodes,
+    use_contrib,
+)
 
 Array = npt.NDArray[np.generic]
 Arrays = dict[str, Array]
@@ -111,13 +119,19 @@ def for_cpu(model: ModelProto, spec: ModelSpec) -> ModelProto:
         EngineError: the graph is not built as this kit's exports are.
     """
     copy = copy_model(model)
-    parts = _Parts.of(copy.graph)
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in copy.graph.initializer}
-    _replace_tail(copy.graph, parts, weights, spec)
+    if spec.network.row_mixer == "lstm":
+        _replace_tail(copy.graph, _Parts.of(copy.graph), _weights_of(copy.graph), spec)
+        del copy.graph.value_info[:]  # widths are open now
+    if any(node.op_type == "Erf" for node in copy.graph.node):
+        inline_constants(copy.graph)
+        _fuse_gelu(copy, _weights_of(copy.graph))
     _shorten_loop(copy.graph, spec)
-    del copy.graph.value_info[:]  # widths are open now
     drop_dead_nodes(copy.graph)
     return onnx.shape_inference.infer_shapes(copy)
+
+
+def _weights_of(graph: GraphProto) -> Arrays:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
 
 @dataclass(frozen=True)
@@ -253,6 +267,31 @@ def _weights(parts: _Parts, weights: Arrays) -> Arrays:
         "share_weight": next(weights[name] for name in parts.share.input if name in weights),
         "share_bias": next(weights[name] for name in parts.bias.input if name in weights),
     }
+
+
+def _fuse_gelu(model: ModelProto, weights: Arrays) -> None:
+    """One node for GELU (arXiv:1606.08415) instead of four; its factor 1/2 stands in the convolution after it.
+
+    ONNX Runtime would do this, but onnx-simplifier has moved the factor, so that it does not know the shape again.
+    """
+    graph = model.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    nodes = list(graph.node)
+    for erf in [node for node in nodes if node.op_type == "Erf"]:
+        plus = next(node for node in nodes if erf.output[0] in node.input)
+        product = next(node for node in nodes if plus.output[0] in node.input)
+        reader = next(node for node in nodes if product.output[0] in node.input)
+        scaled = makers[erf.input[0]]
+        if (scaled.op_type, plus.op_type, product.op_type, reader.op_type) != ("Div", "Add", "Mul", "Conv"):
+            continue
+        gelu = helper.make_node("Gelu", [scaled.input[0]], product.output, product.name, domain=CONTRIB)
+        nodes = [gelu if node is product else node for node in nodes if node not in (scaled, erf, plus)]
+        twice = f"{PREFIX}/{reader.input[1]}"
+        graph.initializer.append(numpy_helper.from_array(2 * weights[reader.input[1]], twice))
+        reader.input[1] = twice
+    set_nodes(graph, nodes)
+    drop_unread_weights(graph)
+    use_contrib(model)
 
 
 def _shorten_loop(graph: GraphProto, spec: ModelSpec) -> None:

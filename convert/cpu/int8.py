@@ -10,12 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from ..graph.edit import copy_model, drop_dead_nodes, set_nodes
+from ..graph.edit import CONTRIB, copy_model, drop_dead_nodes, set_nodes, use_contrib
 from ..int8.qdq_onnxruntime import weight_steps
 
 Array = npt.NDArray[np.generic]
-
-_CONTRIB = "com.microsoft"  # operators of ONNX Runtime's own, in every build of it
 
 
 def byte_layers(graph: GraphProto) -> tuple[str, ...]:
@@ -42,7 +40,7 @@ def to_bytes(model: ModelProto, layers: Collection[str], weight_bits: int) -> Mo
         nodes += writer.replace(node) if node.name in chosen else [node]
     set_nodes(copy.graph, nodes)
     drop_dead_nodes(copy.graph)
-    copy.opset_import.append(helper.make_opsetid(_CONTRIB, 1))
+    use_contrib(copy)
     return copy
 
 
@@ -106,7 +104,7 @@ class _Writer:
             [node.input[0], into[0], again[0], node.input[3], "", "", "", "", *into[1:], *again[1:]],
             list(node.output),
             node.name,
-            domain=_CONTRIB,
+            domain=CONTRIB,
             hidden_size=self._constants[node.input[2]].shape[2],
         )
 

@@ -5,6 +5,14 @@ from collections.abc import Iterable
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto
 
+CONTRIB = "com.microsoft"  # operators of ONNX Runtime's own, in every build of it
+
+
+def use_contrib(model: ModelProto) -> None:
+    """Lets a model hold operators of ONNX Runtime's own."""
+    if not any(opset.domain == CONTRIB for opset in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
+
 
 def copy_model(model: ModelProto) -> ModelProto:
     """A model of its own, to be changed."""
@@ -18,6 +26,17 @@ def set_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
     kept = list(nodes)
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def inline_constants(graph: GraphProto) -> None:
+    """Turns Constant nodes into initializers, which later changes look for."""
+    constants = [node for node in graph.node if node.op_type == "Constant"]
+    for node in constants:
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(node.attribute[0].t)
+        tensor.name = node.output[0]
+        graph.initializer.append(tensor)
+        graph.node.remove(node)
 
 
 def drop_value_info(graph: GraphProto, name: str) -> None:

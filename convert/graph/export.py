@@ -20,7 +20,7 @@ from training.checkpoint import load_checkpoint, load_ranges
 from training.model.robustscanner import RobustScanner
 
 from .model_file import file_step, prepare_output, save_model, with_metadata
-from .step import MEMORY, loop_body, split_sizes
+from .step import CTC_RECURRENT, RECURRENT, ctc_constants, loop_body, memory_types, split_sizes
 
 OPSET = 17  # the newest that TensorRT 8.5 and 8.6 read
 
@@ -37,11 +37,14 @@ class _Encoder(nn.Module):
         self.model, self.fold_values = model, fold_values
 
     def forward(self, images: Tensor, valid_width: Tensor) -> tuple[Tensor, ...]:
-        memory = self.model.remember(self.model.features(images), valid_width, self.model.spec.network.max_length)
+        seen = self.model.see(images)
+        memory = self.model.remember(seen, valid_width, self.model.spec.network.max_length)
         values = memory.values
         if self.fold_values:  # W · Σ aᵢvᵢ = Σ aᵢ(W · vᵢ)
             values = values @ self.model.decoder.fusion.weight[:, : values.shape[2]].T  # (N, P, 2C)
-        return memory.keys, values, memory.mask, memory.position
+        named = (memory.keys, values, memory.mask, memory.position)
+        ctc = self.model.align(self.model.columns(seen, memory))
+        return named if ctc is None else (*named, *ctc)
 
 
 def export(checkpoint: Path, output: Path, *, fold_values: bool, force: bool) -> float:
@@ -67,7 +70,8 @@ def export(checkpoint: Path, output: Path, *, fold_values: bool, force: bool) ->
 def build_graph(model: RobustScanner, *, fold_values: bool) -> onnx.ModelProto:
     """The whole graph, not yet simplified."""
     graph = _trace_encoder(_Encoder(model, fold_values).eval())
-    body, weights = loop_body(fold_values=fold_values), _step_weights(model, fold_values)
+    ctc = model.ctc_head is not None
+    body, weights = loop_body(fold_values=fold_values, ctc=ctc), _step_weights(model, fold_values)
     charset, size = model.spec.charset, model.spec.network
     start = _constants(
         steps=np.int64(size.max_length),
@@ -77,7 +81,7 @@ def build_graph(model: RobustScanner, *, fold_values: bool) -> onnx.ModelProto:
         state_width=np.int64([size.hidden_size]),
         row_width=np.int64([size.max_length]),
     )
-    loop = onnx.parser.parse_graph(_AROUND_THE_LOOP)
+    loop = onnx.parser.parse_graph(_around_the_loop(ctc=ctc))
     loop_node = next(node for node in loop.node if node.op_type == "Loop")
     loop_node.attribute.append(helper.make_attribute("body", body))
     graph.graph.node.extend(loop.node)
@@ -148,7 +152,12 @@ def _trace_encoder(encoder: _Encoder) -> onnx.ModelProto:
         torch.tensor([160, 80], dtype=torch.int32),
     )
     file = io.BytesIO()
-    names = ["images", "valid_width"]
+    memory = list(memory_types(ctc=encoder.model.ctc_head is not None))
+    axes = {name: {0: "batch"} for name in ["images", "valid_width", *memory]}
+    if size.canvas_step_px:  # the width is open
+        axes["images"][2] = "width"
+        for name, axis in _WIDTH_AXES.items():
+            axes.setdefault(name, {}).update(axis)
     with warnings.catch_warnings():
         # The newer exporter begins at opset 18, which TensorRT 8 cannot read. The LSTM warning is about traced states:
         # ours are computed from the batch size inside the graph, and `compare` runs two batch sizes.
@@ -159,11 +168,23 @@ def _trace_encoder(encoder: _Encoder) -> onnx.ModelProto:
             file,
             dynamo=False,
             opset_version=OPSET,
-            input_names=names,
-            output_names=list(MEMORY),
-            dynamic_axes={name: {0: "batch"} for name in [*names, *MEMORY]},
+            input_names=["images", "valid_width"],
+            output_names=memory,
+            dynamic_axes={name: axis for name, axis in axes.items() if name in ("images", "valid_width", *memory)},
         )
     return onnx.load_from_string(file.getvalue())
+
+
+# What depends on the width of the canvas: axes of the memory.
+_WIDTH_AXES = {
+    "keys": {2: "places"},
+    "values": {1: "places"},
+    "mask": {2: "places"},
+    "ctc_following": {1: "columns"},
+    "ctc_sums": {2: "columns"},
+    "ctc_waits": {1: "columns", 2: "columns"},
+    "ctc_order": {1: "columns", 2: "columns"},
+}
 
 
 # The state begins at zero, the text with the start token. The loop carries buffers of [N, T]: scan outputs would be
@@ -179,8 +200,9 @@ around () => (int32[batch, T] tokens, float[batch, T] scores) {
   text_shape = Concat <axis = 0> (batch_size, row_width)
   no_tokens = Expand (pad, text_shape)
   no_scores = ConstantOfShape <value = float[1] {1.0}> (text_shape)
-  last_token, last_running, last_h0, last_c0, last_h1, last_c1, said, sureness =
-    Loop (steps, going, start_token, all_running, zeros, zeros, zeros, zeros, no_tokens, no_scores)
+CTC_START
+  last_token, last_running, LAST, said, sureness =
+    Loop (steps, going, start_token, all_running, FIRST, no_tokens, no_scores)
   is_end = Equal (said, end)
   end_count = Cast <to = 6> (is_end)
   ends_before = CumSum <exclusive = 1> (end_count, text_axis)
@@ -190,6 +212,22 @@ around () => (int32[batch, T] tokens, float[batch, T] scores) {
   scores = Where (is_over, certain, sureness)
 }
 """
+
+
+_CTC_START = """
+  ctc_start = Gather <axis = 1> (ctc_waits, ctc_first)
+  ctc_nothing = Mul (ctc_start, ctc_zero)
+"""
+
+
+def _around_the_loop(*, ctc: bool) -> str:
+    first = {**dict.fromkeys(RECURRENT, "zeros"), "ctc_label": "ctc_nothing", "ctc_blank": "ctc_start"}
+    carried = [*RECURRENT, *(CTC_RECURRENT if ctc else ())]
+    return (
+        _AROUND_THE_LOOP.replace("CTC_START\n", _CTC_START if ctc else "")
+        .replace("LAST", ", ".join(f"last_{name}" for name in carried))
+        .replace("FIRST", ", ".join(first[name] for name in carried))
+    )
 
 
 def _step_weights(model: RobustScanner, fold_values: bool) -> list[TensorProto]:
@@ -216,7 +254,13 @@ def _step_weights(model: RobustScanner, fold_values: bool) -> list[TensorProto]:
         end=np.int64(charset.end_id),
         certain=np.float32(1),
         stopped=np.int32(0),
+        **(_ctc_weights(model) if model.ctc_head else {}),
     )
+
+
+def _ctc_weights(model: RobustScanner) -> dict[str, np.ndarray]:
+    constants = ctc_constants(model.spec.charset.class_count, model.spec.network.ctc_weight, np.int64)
+    return {**constants, "ctc_first": np.int64([0])}
 
 
 def _gates_in_order(weight: Tensor) -> Tensor:

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, helper, numpy_helper
 from onnx.utils import Extractor
 
 from robustscanner.errors import EngineError
 from robustscanner.spec import ModelSpec
 
-from .edit import drop_value_info, set_nodes
-from .step import MEMORY, TRAINED, launched_step, split_sizes
+from .edit import drop_value_info, inline_constants, set_nodes
+from .step import TRAINED, ctc_constants, launched_step, memory_types, split_sizes
 
 _EXPORT_AGAIN = "export the model again with convert/export_onnx.py"
 _LOWEST = -3e4  # within half's range, and far below every score
@@ -29,8 +29,8 @@ def split(model: ModelProto, spec: ModelSpec) -> tuple[ModelProto, ModelProto]:
     """Encoder and decoding step of a whole graph, in float32 and the model's opset.
 
     Returns:
-        the encoder: `images`, `valid_width` -> `keys` (N, D, P), `values` (N, P, 2C), `mask` (N, 1, P), `position`
-        (N, T, 2C); and the step: those and STATE -> each of STATE with `_next`, and `going`, 1 while any row runs.
+        the encoder: `images`, `valid_width` -> the memory, see `step.memory_types`; and the step: the memory and
+        `step.state_types` -> each of the state with `_next`, and `going`, 1 while any row runs.
 
     Raises:
         EngineError: the graph lacks a tensor or weight that an export of this kit has.
@@ -42,28 +42,18 @@ def split(model: ModelProto, spec: ModelSpec) -> tuple[ModelProto, ModelProto]:
 
 def _encoder(model: ModelProto, weights: Arrays) -> ModelProto:
     made = {name for node in model.graph.node for name in node.output}
-    if missing := [name for name in MEMORY if name not in made]:
+    memory = list(memory_types(ctc="ctc_sums" in made))
+    if missing := [name for name in memory if name not in made]:
         raise EngineError(f"the graph has no tensor {missing[0]!r} to be split at; {_EXPORT_AGAIN}")
-    encoder = Extractor(model).extract_model(["images", "valid_width"], list(MEMORY))
+    encoder = Extractor(model).extract_model(["images", "valid_width"], memory)
     encoder.graph.name, encoder.ir_version = "encoder", _IR_VERSION
     encoder.metadata_props.extend(model.metadata_props)
-    _inline_constants(encoder.graph)
+    inline_constants(encoder.graph)
     _cast_pixels_first(encoder.graph)
     _bound_mask(encoder.graph)
     if "fusion" in weights:
         _fold_values(encoder.graph, weights["fusion"])
     return encoder
-
-
-def _inline_constants(graph: GraphProto) -> None:
-    """Turns Constant nodes into initializers, which the tools that come next look for."""
-    constants = [node for node in graph.node if node.op_type == "Constant"]
-    for node in constants:
-        tensor = TensorProto()
-        tensor.CopyFrom(node.attribute[0].t)
-        tensor.name = node.output[0]
-        graph.initializer.append(tensor)
-        graph.node.remove(node)
 
 
 def _cast_pixels_first(graph: GraphProto) -> None:
@@ -130,10 +120,15 @@ def _decoder(weights: Arrays, spec: ModelSpec, memory: Iterable[onnx.ValueInfoPr
         "stopped": np.zeros(1, np.int32),
         "one": np.ones(1, np.int32),
     }
-    graph = launched_step()
+    weight, classes = spec.network.ctc_weight, charset.class_count
+    if weight:
+        constants |= ctc_constants(classes, weight, np.int32) | {"ctc_first": np.zeros(1, np.int32)}
+    graph = launched_step(ctc=weight > 0)
     for node in graph.node:
         node.name = node.output[0]
-    sizes = {"D": hidden, "F": 2 * channels, "T": steps, "P": _places(memory)}
+    sizes = {"D": hidden, "F": 2 * channels, "T": steps, "K": classes}
+    if not spec.input.canvas_step_px:
+        sizes["P"] = _places(memory)
     for value in [*graph.input, *graph.output]:
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.dim_param in sizes:

@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 from onnx import GraphProto
 
-# N words, T characters at most, P positions of the feature map, D hidden size, F twice the channels of a glimpse.
+# N words, T characters at most, P positions of the feature map, D hidden size, F twice the channels of a glimpse,
+# K classes, U columns that CTC reads, the one before the picture included.
 MEMORY = {  # what the encoder hands to every step
     "keys": "float[N, D, P]",
     "values": "float[N, P, F]",
@@ -29,18 +30,37 @@ STATE = {  # what a step changes
     "running": "int32[N]",
     **RECURRENT,
 }
+# Where CTC has a say, see training/model/joint.py.
+CTC_MEMORY = {
+    "ctc_following": "float[N, U, K]",  # what the next column says; the last row says that the word ends
+    "ctc_sums": "float[N, K, U]",  # sums of logarithms of what the columns say
+    "ctc_waits": "float[N, U, U]",  # [r, t]: the probability that columns r + 1 … t say nothing
+    "ctc_order": "float[N, U, U]",  # [r, t]: 1 where r < t, else 0
+}
+CTC_RECURRENT = {"ctc_label": "float[N, 1, U]", "ctc_blank": "float[N, 1, U]"}
 # Weights are transposed for x · W. `table` is the embedding already multiplied into the first LSTM layer, biases
 # included. Gates lie in the order input, forget, output, cell, so that one sigmoid covers three.
 TRAINED = ("table", "hidden0", "hidden1", "bias1", "classifier", "classifier_bias")
 
-# Loops carry tokens as ONNX's ArgMax gives them.
-_CARRIED = {
-    "token": "int64[N]",
-    "running": "int32[N]",
-    **RECURRENT,
-    "tokens": "int64[N, T]",
-    "scores": "float[N, T]",
-}
+
+def memory_types(*, ctc: bool) -> dict[str, str]:
+    """What the encoder hands to every step, types by name."""
+    return {**MEMORY, **(CTC_MEMORY if ctc else {})}
+
+
+def state_types(*, ctc: bool) -> dict[str, str]:
+    """What a step changes, types by name; the recurrent ones begin at zero."""
+    return {**STATE, **(CTC_RECURRENT if ctc else {})}
+
+
+def _carried_types(*, ctc: bool) -> dict[str, str]:
+    """What the Loop carries: tokens as ONNX's ArgMax gives them."""
+    recurrent = {**RECURRENT, **(CTC_RECURRENT if ctc else {})}
+    text = {"tokens": "int64[N, T]", "scores": "float[N, T]"}
+    return {"token": "int64[N]", "running": "int32[N]", **recurrent, **text}
+
+
+CTC_DOUBT = 1e-6  # as training/model/joint.py
 
 _STEP = """
   embedded = Gather (table, {token})
@@ -57,8 +77,54 @@ _STEP = """
   gate_open = Sigmoid (gate)
   gated = Mul (content, gate_open)
   {classify}
+  {join}
   probabilities = Softmax <axis = -1> (logits)
   {choose}
+  {extend}
+"""
+
+# CTC's distribution of the next character, multiplied with attention's.
+_JOIN = """
+  attention_log = LogSoftmax <axis = -1> (attention_logits)
+  {start}
+  ctc_all = Add (ctc_label_here, ctc_blank_here)
+  ctc_prefixes = Concat <axis = 1> (ctc_all, ctc_label_here)
+  ctc_followed = MatMul (ctc_prefixes, ctc_following)
+  ctc_any, ctc_own = Split <axis = 1> (ctc_followed, ctc_halves)
+  last_column = Unsqueeze ({token}, ctc_axes)
+  is_last = Equal (classes, last_column)
+  ctc_repeated = Where (is_last, ctc_own, ctc_zero)
+  ctc_difference = Sub (ctc_any, ctc_repeated)
+  ctc_likely = Max (ctc_difference, ctc_tiny)
+  ctc_total = ReduceSum <keepdims = 1> (ctc_likely, ctc_last_axis)
+  ctc_share = Div (ctc_likely, ctc_total)
+  ctc_doubted = Add (ctc_share, ctc_doubt)
+  ctc_log = Log (ctc_doubted)
+  ctc_weighed = Mul (ctc_log, ctc_weight)
+  attention_weighed = Mul (attention_log, attention_weight)
+  {add}
+"""
+
+# The prefix with the chosen character at its end.
+_EXTEND = """
+  said_column = Unsqueeze ({token_after}, ctc_axes)
+  is_said = Equal (classes, said_column)
+  said_row = Cast <to = 1> (is_said)
+  said_sums = MatMul (said_row, ctc_sums)
+  said_sums_column = Transpose <perm = [0, 2, 1]> (said_sums)
+  said_logs = Sub (said_sums, said_sums_column)
+  said_logs_down = Min (said_logs, ctc_zero)
+  said_products = Exp (said_logs_down)
+  said_paths = Mul (said_products, ctc_order)
+  is_repeat = Equal (said_column, last_column)
+  ctc_before = Where (is_repeat, ctc_blank_here, ctc_all)
+  ctc_label_new = MatMul (ctc_before, said_paths)
+  ctc_blank_new = MatMul (ctc_label_new, ctc_waits)
+  ctc_larger = Max (ctc_label_new, ctc_blank_new)
+  ctc_largest = ReduceMax <axes = [-1]> (ctc_larger)
+  ctc_scale = Max (ctc_largest, ctc_tiny)
+  {ctc_label_after} = Div (ctc_label_new, ctc_scale)
+  {ctc_blank_after} = Div (ctc_blank_new, ctc_scale)
 """
 
 _CELL = """
@@ -83,16 +149,22 @@ class _Dialect:
     linear: str  # a matrix product and a sum
     fuse: str
     choose: str  # the most likely character, and what follows from it
+    start: str  # CTC's state as the step uses it
+    add: str  # CTC's share to attention's
 
-    def write(self, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> GraphProto:
+    def write(self, inputs: Mapping[str, str], outputs: Mapping[str, str], *, ctc: bool) -> GraphProto:
         """The graph; inputs and outputs are types by name."""
-        names = {name: self.before.format(name) for name in STATE}
-        names |= {f"{name}_after": self.after.format(name) for name in STATE}
+        state = state_types(ctc=True)
+        names = {name: self.before.format(name) for name in state}
+        names |= {f"{name}_after": self.after.format(name) for name in state}
+        logits = "attention_logits" if ctc else "logits"
         body = _STEP.format(
             **names,
+            join=_JOIN.format(start=self.start.format(**names), add=self.add, **names) if ctc else "",
+            extend=_EXTEND.format(**names) if ctc else "",
             gates0=self._linear("gates0", "recalled0", names["h0"], "hidden0", "embedded"),
             gates1=self._linear("gates1", "recalled1", "both", "hidden1", "bias1"),
-            classify=self._linear("logits", "classified", "gated", "classifier", "classifier_bias"),
+            classify=self._linear(logits, "classified", "gated", "classifier", "classifier_bias"),
             cell0=_cell(0, names),
             cell1=_cell(1, names),
             fuse=self.fuse,
@@ -132,6 +204,13 @@ _LAUNCHED = _Dialect(
   going = Cast <to = 6> (any_running)
   step_next = Add (step, one)
 """,
+    start="""
+  is_first = Equal (step, ctc_first)
+  ctc_label_here = Identity ({ctc_label})
+  ctc_start = Gather <axis = 1> (ctc_waits, ctc_first)
+  ctc_blank_here = Where (is_first, ctc_start, {ctc_blank})
+""",
+    add="logits = Add (attention_weighed, ctc_weighed)",
 )
 
 _LOOPED = _Dialect(
@@ -156,23 +235,35 @@ _LOOPED = _Dialect(
   any_running = ReduceMax <keepdims = 0> (running_out)
   going_out = Cast <to = 9> (any_running)
 """,
+    start="""
+  ctc_label_here = Identity ({ctc_label})
+  ctc_blank_here = Identity ({ctc_blank})
+""",
+    add="""
+  ctc_weighed_row = Squeeze (ctc_weighed, axis1)
+  logits = Add (attention_weighed, ctc_weighed_row)
+""",
 )
 
 
-def launched_step() -> GraphProto:
-    """MEMORY and STATE -> each of STATE with `_next`, and `going`, 1 while any word runs; values are folded."""
-    return _LAUNCHED.write({**MEMORY, **STATE}, {**_named("{}_next", STATE), "going": "int32[1]"})
+def launched_step(*, ctc: bool) -> GraphProto:
+    """Memory and state -> each of the state with `_next`, and `going`, 1 while any word runs; values are folded."""
+    memory, state = memory_types(ctc=ctc), state_types(ctc=ctc)
+    return _LAUNCHED.write({**memory, **state}, {**_named("{}_next", state), "going": "int32[1]"}, ctc=ctc)
 
 
-def loop_body(*, fold_values: bool) -> GraphProto:
+def loop_body(*, fold_values: bool, ctc: bool) -> GraphProto:
     """The body of a Loop around the step; it reads MEMORY and the weights from the graph outside.
 
     Args:
         fold_values: values arrive multiplied by the fusion layer's weights.
+        ctc: CTC has a say.
     """
+    carried = _carried_types(ctc=ctc)
     body = _LOOPED.write(
-        {"t": "int64", "going_in": "bool", **_named("{}_in", _CARRIED)},
-        {"going_out": "bool", **_named("{}_out", _CARRIED)},
+        {"t": "int64", "going_in": "bool", **_named("{}_in", carried)},
+        {"going_out": "bool", **_named("{}_out", carried)},
+        ctc=ctc,
     )
     if fold_values:
         fuse = next(node for node in body.node if "fused" in node.output)
@@ -185,6 +276,21 @@ def split_sizes(hidden: int, channels: int) -> dict[str, Any]:
     """Constants that say how gates and the fusion layer's output are divided, int64."""
     sizes = {"gate_split": [3 * hidden, hidden], "open_split": [hidden] * 3, "glu_split": [channels] * 2, "axis1": [1]}
     return {name: np.array(size, np.int64) for name, size in sizes.items()}
+
+
+def ctc_constants(classes: int, weight: float, token: type[np.signedinteger[Any]]) -> dict[str, Any]:
+    """Constants of a step in which CTC has a say; `token` is the type that its tokens have."""
+    return {
+        "classes": np.arange(classes, dtype=token)[None, None],  # (1, 1, K)
+        "ctc_halves": np.array([1, 1], np.int64),
+        "ctc_axes": np.array([1, 2], np.int64),
+        "ctc_last_axis": np.array([-1], np.int64),
+        "ctc_zero": np.float32(0),
+        "ctc_tiny": np.float32(1e-30),
+        "ctc_doubt": np.float32(CTC_DOUBT),
+        "ctc_weight": np.float32(weight),
+        "attention_weight": np.float32(1 - weight),
+    }
 
 
 def _cell(layer: int, names: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from robustscanner.errors import ImageError
 from robustscanner.labels import DataError, LabelledCrop, read_labels
-from robustscanner.preprocess import Image, load_image, make_batch
+from robustscanner.preprocess import Image, draw_canvas, load_image, same_width
 from robustscanner.spec import InputSpec
 
 DEFAULT_IMAGES = 512  # beyond it the ranges hardly move
@@ -36,15 +36,18 @@ class CalibrationSet:
 
     folder: Path
     crops: tuple[LabelledCrop, ...]
-    canvases: Image  # (N, height, width, 3)
+    canvases: Image  # (N, height, width, 3), each of the full width
     widths: npt.NDArray[np.int32]  # (N,)
     unreadable: tuple[str, ...]  # what is wrong with each crop that was left out
+    spec: InputSpec = InputSpec()
 
     def batches(self) -> Iterator[Inputs]:
-        """Inputs for run after run."""
-        for start in range(0, len(self.crops), _BATCH):
-            rows = slice(start, start + _BATCH)
-            yield {"images": self.canvases[rows], "valid_width": self.widths[rows]}
+        """Inputs for run after run, in the order of the crops; canvases of a run have one width."""
+        for of_this, wide in same_width(self.widths.tolist(), self.spec):
+            for start in range(0, len(of_this), _BATCH):
+                rows = of_this[start : start + _BATCH]
+                images = np.ascontiguousarray(self.canvases[rows, :, :wide])
+                yield {"images": images, "valid_width": self.widths[rows]}
 
     def thinned(self, images: int) -> "CalibrationSet":
         """At most `images` of its crops, spread evenly over the folder."""
@@ -69,17 +72,22 @@ def load_calibration(folder: Path, spec: InputSpec, *, images: int = DEFAULT_IMA
         DataError: no labelled crops, or none that can be read.
     """
     crops = _draw(read_labels(folder), images)
-    readable, inputs, unreadable = [], [], []
+    canvases = np.empty((len(crops), spec.height_px, spec.width_px, 3), np.uint8)
+    readable: list[LabelledCrop] = []
+    widths: list[int] = []
+    unreadable: list[str] = []
     for crop in crops:
         try:
-            inputs.append(make_batch([load_image(crop.path)], spec))
+            widths.append(draw_canvas(load_image(crop.path), canvases[len(widths)], spec))
             readable.append(crop)
         except ImageError as error:
             unreadable.append(str(error))
     if not readable:
         raise DataError(f"{folder}: none of its {len(crops)} pictures can be read; the first: {unreadable[0]}")
-    canvases, widths = (np.concatenate(parts) for parts in zip(*inputs, strict=True))
-    return CalibrationSet(folder, tuple(readable), canvases, widths, tuple(unreadable))
+    # In the order of their canvases' widths, so that batches come in the order of the crops.
+    rows = np.argsort([spec.canvas_width(width) for width in widths], kind="stable")
+    kept = tuple(readable[row] for row in rows)
+    return CalibrationSet(folder, kept, canvases[rows], np.array(widths, np.int32)[rows], tuple(unreadable), spec)
 
 
 def collect_ranges(

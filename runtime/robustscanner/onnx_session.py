@@ -140,8 +140,9 @@ def _read_spec(path: Path, session: Any) -> ModelSpec:
 
 
 def _check_graph(path: Path, session: Any, spec: ModelSpec) -> None:
-    """Compares names, types and shapes; "N" stands for a free dimension."""
-    canvas, steps = (spec.input.height_px, spec.input.width_px, 3), spec.network.max_length
+    """Compares names, types and shapes; "N" and "W" stand for free dimensions."""
+    wide = "W" if spec.input.canvas_step_px else spec.input.width_px
+    canvas, steps = (spec.input.height_px, wide, 3), spec.network.max_length
     expected = {
         "images": ("tensor(uint8)", ("N", *canvas)),
         "valid_width": ("tensor(int32)", ("N",)),

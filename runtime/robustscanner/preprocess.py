@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,10 @@ def fitted_width(height: int, width: int, spec: InputSpec) -> int:
 
 
 def draw_canvas(image: Image, canvas: Image, spec: InputSpec) -> int:
-    """Resizes a picture into a canvas [height, width, 3], blackens the rest, and returns the valid width in pixels."""
+    """Resizes a picture into a canvas [height, width, 3], blackens the rest, and returns the valid width in pixels.
+
+    The canvas has the spec's full width; what the word needs of it is `spec.canvas_width` of what is returned.
+    """
     height, width = image.shape[:2]
     valid = fitted_width(height, width, spec)
     shrinks = height > spec.height_px or width > valid
@@ -133,11 +137,22 @@ def draw_canvas(image: Image, canvas: Image, spec: InputSpec) -> int:
     return valid
 
 
+def same_width(widths: Sequence[int], spec: InputSpec) -> Iterator[tuple[npt.NDArray[np.intp], int]]:
+    """Valid widths in pixels to rows that share a canvas width, and that width: no text depends on its companions."""
+    wanted = np.array([spec.canvas_width(width) for width in widths], np.intp)
+    for wide in np.unique(wanted):
+        yield np.flatnonzero(wanted == wide), int(wide)
+
+
 def make_batch(images: list[Image], spec: InputSpec) -> tuple[Image, npt.NDArray[np.int32]]:
-    """Pictures to the graph's inputs: canvases uint8 [N, height, width, 3] and valid widths int32 [N]."""
+    """Pictures to the graph's inputs: canvases uint8 [N, height, width, 3] and valid widths int32 [N].
+
+    The canvases are as wide as the widest word's; to read as the library does, pictures of one batch need one width.
+    """
     canvases = np.empty((len(images), spec.height_px, spec.width_px, 3), np.uint8)
     widths = [draw_canvas(check_image(image), canvas, spec) for image, canvas in zip(images, canvases, strict=True)]
-    return canvases, np.array(widths, np.int32)
+    wide = spec.canvas_width(max(widths, default=0))
+    return np.ascontiguousarray(canvases[:, :, :wide]), np.array(widths, np.int32)
 
 
 def _check_file(data: bytes) -> None:

@@ -15,7 +15,7 @@ from robustscanner.charset import Charset
 from robustscanner.engine import default_engine, open_engine
 from robustscanner.errors import EngineError, ImageError
 from robustscanner.picture import Picture, check_several, pixels_of
-from robustscanner.preprocess import draw_canvas
+from robustscanner.preprocess import draw_canvas, same_width
 from robustscanner.session import SessionOptions
 from robustscanner.spec import ModelSpec
 
@@ -151,5 +151,10 @@ class Recognizer:
     def _read_canvases(self, canvases: npt.NDArray[np.uint8], widths: npt.NDArray[np.int32]) -> list[Reading]:
         if not len(canvases):
             return []
-        tokens, scores = self._session.run(canvases, widths)  # (N, T) each
-        return [Reading(*self._charset.decode(*row)) for row in zip(tokens, scores, strict=True)]
+        readings: dict[int, Reading] = {}
+        for rows, wide in same_width(widths.tolist(), self.spec.input):
+            part = canvases if len(rows) == len(widths) else canvases[rows]
+            tokens, scores = self._session.run(np.ascontiguousarray(part[:, :, :wide]), widths[rows])  # (N, T) each
+            said = (Reading(*self._charset.decode(*row)) for row in zip(tokens, scores, strict=True))
+            readings |= zip(rows.tolist(), said, strict=True)
+        return [readings[row] for row in range(len(widths))]

@@ -13,7 +13,8 @@ SPEC_KEY = "robustscanner.spec"
 HISTORY_KEY = "robustscanner.history"
 # Of a model that was trained with rounding: JSON, name of a tensor in the graph -> [lowest, highest value].
 RANGES_KEY = "robustscanner.activation_ranges"
-ADDED = {"width_rule"}  # fields that the first files of this format lack; their defaults say what was so then
+# Fields that the first files of this format lack; their defaults say what was so then.
+ADDED = {"width_rule", "canvas_step_px", "canvas_margin_px", "row_mixer", "blocks", "ctc_weight"}
 
 # PaddleOCR's dict90 in its order; MMOCR's DICT90 is the same. No space, no ^ { | }.
 DICT90 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ!\"#$%&'()*+,-./:;<=>?@[\\]_`~"
@@ -75,6 +76,10 @@ class InputSpec:
     resize: str = "linear"  # "linear" as PaddleOCR and MMOCR do, or "area": averages when it shrinks, so no aliasing
     mean: float = 127.5  # the graph computes (pixel - mean) / scale
     scale: float = 127.5
+    # 0: every canvas is width_px wide. Otherwise a word's canvas is only as wide as the word and a margin after it,
+    # rounded up to a multiple of the step, so that short words cost less. It depends on the word alone.
+    canvas_step_px: int = 0
+    canvas_margin_px: int = 0
 
     def __post_init__(self) -> None:
         if self.resize not in ("linear", "area"):
@@ -87,22 +92,51 @@ class InputSpec:
             raise SpecError("input: width_px and min_width_px must be multiples of width_multiple_px")
         if not self.scale > 0:
             raise SpecError(f"input: scale {shown(self.scale)} must be positive")
+        if self.canvas_step_px < 0 or self.canvas_margin_px < 0:
+            raise SpecError("input: canvas_step_px and canvas_margin_px must not be negative")
+        if self.canvas_step_px and (
+            self.canvas_step_px % self.width_multiple_px or self.width_px % self.canvas_step_px
+        ):
+            raise SpecError("input: canvas_step_px must be a multiple of width_multiple_px and divide width_px")
+
+    @property
+    def canvas_widths(self) -> tuple[int, ...]:
+        """All widths in pixels that canvases can have, narrowest first."""
+        if not self.canvas_step_px:
+            return (self.width_px,)
+        return tuple(range(self.canvas_width(self.min_width_px), self.width_px + 1, self.canvas_step_px))
+
+    def canvas_width(self, valid_width: int) -> int:
+        """Width in pixels of the canvas for a word that is `valid_width` pixels wide on it."""
+        step = self.canvas_step_px
+        return min(self.width_px, -(-(valid_width + self.canvas_margin_px) // step) * step) if step else self.width_px
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """Which RobustScanner: the paper's or the small one."""
+    """Which RobustScanner: the paper's or a small one."""
 
-    backbone: str = "r31"  # "r31": ResNet31 of the paper, "edge": light, shrinks the picture early
+    # "r31": ResNet31 of the paper, "edge": light, shrinks the picture early, "small": PP-OCRv6 small's visual encoder
+    backbone: str = "r31"
     hidden_size: int = 128  # of keys, queries, embeddings and LSTM states
     max_length: int = 40  # decoding steps T, the end token included
     widths: tuple[int, ...] = ()  # channels of edge's four stages at 1/2, 1/4, 1/8 and 1/16 height; () = its own
+    blocks: tuple[int, ...] = ()  # in small's three stages; () = its own
+    row_mixer: str = "lstm"  # of the position branch: "lstm", the paper's, or "conv": dilated, no column waits
+    # Share of CTC in the choice of every character (arXiv:1609.06773): 0 = attention alone, as published.
+    ctc_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.backbone not in ("r31", "edge"):
-            raise SpecError(f"network: backbone {shown(self.backbone)} is neither r31 nor edge")
+        if self.backbone not in ("r31", "edge", "small"):
+            raise SpecError(f"network: backbone {shown(self.backbone)} is none of r31, edge and small")
         if self.widths and (self.backbone != "edge" or len(self.widths) != 4):
             raise SpecError("network: widths are four channel counts, and of the edge backbone only")
+        if self.blocks and (self.backbone != "small" or len(self.blocks) != 3 or min(self.blocks) < 1):
+            raise SpecError("network: blocks are three counts of 1 or more, and of the small backbone only")
+        if self.row_mixer not in ("lstm", "conv"):
+            raise SpecError(f"network: row_mixer {shown(self.row_mixer)} is neither lstm nor conv")
+        if not 0 <= self.ctc_weight <= 1:
+            raise SpecError(f"network: ctc_weight {shown(self.ctc_weight)} is not within 0 and 1")
         if self.hidden_size < 1 or self.max_length < 1:
             raise SpecError("network: hidden_size and max_length must be positive")
 

@@ -45,7 +45,7 @@ def changed(*keys: str, value: Any) -> str:
         (changed("input", "width_px", value=158), "multiples of width_multiple_px"),
         (changed("input", "scale", value=0), "must be positive"),
         (changed("input", "height_px", value="48"), "input: "),
-        (changed("network", "backbone", value="vit"), "neither r31 nor edge"),
+        (changed("network", "backbone", value="vit"), "none of r31, edge and small"),
         (changed("network", "widths", value=[1, 2]), "four channel counts"),
         (changed("network", "max_length", value=0), "must be positive"),
         (

@@ -69,7 +69,7 @@ def test_bad_files_are_refused_in_one_line(path: Path, text: str, message: str) 
 
 def test_shipped_settings_load() -> None:
     shipped = list((ROOT / "training" / "configs").glob("*.yaml"))
-    assert {load_config(file).spec.network.backbone for file in shipped} == {"edge", "r31"}
+    assert {load_config(file).spec.network.backbone for file in shipped} == {"edge", "r31", "small"}
 
 
 def test_settings_of_a_run_give_the_same_run_again(path: Path, tmp_path: Path) -> None:

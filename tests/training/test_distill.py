@@ -11,7 +11,7 @@ from robustscanner.errors import SpecError
 from robustscanner.spec import CharsetSpec, InputSpec, NetworkSpec
 from tests.training.small import make_batch, small_config
 from training.checkpoint import save_checkpoint
-from training.distill import divergence, load_teacher
+from training.distill import Lesson, divergence, load_teacher
 from training.learner import Learner
 from training.model.robustscanner import RobustScanner
 from training.trainer import Trainer
@@ -41,7 +41,8 @@ def test_padding_teaches_nothing() -> None:
     taught = torch.randn(*batch.tokens[:, 1:].shape, config.spec.charset.class_count)
     longer = batch._replace(tokens=F.pad(batch.tokens, (0, 2), value=config.spec.charset.pad_id))
     with torch.no_grad():
-        short, long = learner(batch, taught).distill, learner(longer, F.pad(taught, (0, 0, 0, 2))).distill
+        short = learner(batch, Lesson(taught, None, taught)).distill
+        long = learner(longer, Lesson(F.pad(taught, (0, 0, 0, 2)), None, taught)).distill
     assert short.item() == pytest.approx(long.item(), rel=1e-4)
 
 

@@ -37,7 +37,7 @@ def rounded_model() -> tuple[RobustScanner, Quantisation]:
     model, _ = load_checkpoint(TINY)
     quantisation = Quantisation(model)
     with torch.no_grad():
-        model.train().features(blotches(8)[0])
+        model.train().see(blotches(8)[0])
     quantisation.eval()
     return model.eval(), quantisation
 
@@ -51,7 +51,7 @@ def without_rounding(model: RobustScanner) -> RobustScanner:
 def test_folding_changes_nothing() -> None:
     original, _ = load_checkpoint(TINY)
     with torch.no_grad():  # statistics that are not those of a fresh layer
-        original.train().features(blotches(8)[0])
+        original.train().see(blotches(8)[0])
         original.eval()
         expected = original.greedy(*blotches(4))[0]
         Quantisation(original)

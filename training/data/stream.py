@@ -36,7 +36,8 @@ class Batch(NamedTuple):
         tokens = torch.full((len(labels), max(map(len, labels)) + 2), charset.pad_id)
         for row, label in zip(tokens, labels, strict=True):
             row[: len(label) + 2] = torch.tensor([charset.start_id, *label, charset.end_id])
-        trimmed = np.ascontiguousarray(canvases[:, :, : max(widths)])
+        wide = spec.input.canvas_width(max(widths)) if spec.input.canvas_step_px else max(widths)
+        trimmed = np.ascontiguousarray(canvases[:, :, :wide])
         return cls(torch.from_numpy(trimmed), torch.tensor(widths, dtype=torch.int32), tokens)
 
 

@@ -16,6 +16,7 @@ from training.data.augment import AugmentOptions, augment
 from training.data.crop_set import crop_set_kind, open_crop_set
 from training.data.folder import FolderSet, HoldOut
 from training.data.record import BadRecord, CropSet, Skipped, decode_record
+from training.data.render.fonts import find_fonts, split_fonts
 from training.data.render.synth import SynthOptions, WordSynthesizer
 
 Word = tuple[Image, list[int]]  # a picture and the ids of its label
@@ -166,7 +167,9 @@ def _open_source(source: WordSource, spec: ModelSpec, held_out: HoldOut) -> Draw
     if source.kind == "render":
         options = SynthOptions(max_length=min(SynthOptions.max_length, max_length - 1))
         words = read_words(source.path)
-        return RenderedWords(WordSynthesizer(words, characters=charset.characters, options=options), charset)
+        fonts, _ = split_fonts(find_fonts())
+        synthesizer = WordSynthesizer(words, characters=charset.characters, fonts=fonts, options=options)
+        return RenderedWords(synthesizer, charset)
     if source.kind == "lmdb":
         return AugmentedCrops(open_crop_set(source.path), charset, max_length)
     kept = [crop for crop in read_labels(source.path) if not held_out.keeps(crop)]

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustscanner.spec import NetworkSpec
+from training.model.small import SmallNet
 
 
 class BasicBlock(nn.Module):
@@ -104,10 +105,12 @@ class EdgeNet(nn.Module):
         return out
 
 
-def build_backbone(spec: NetworkSpec) -> ResNet31 | EdgeNet:
+def build_backbone(spec: NetworkSpec) -> ResNet31 | EdgeNet | SmallNet:
     """The backbone a spec asks for."""
     if spec.backbone == "r31":
         return ResNet31()
+    if spec.backbone == "small":
+        return SmallNet(spec.blocks)
     return EdgeNet(spec.widths) if spec.widths else EdgeNet()
 
 

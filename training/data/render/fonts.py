@@ -2,6 +2,7 @@
 
 import logging
 import string
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -39,6 +40,7 @@ SHAPE_PX = 12
 SAME_SHAPE = 0.86  # correlation above which a lower-case letter is a (scaled) capital
 # Chance is 0.03; Greek drawn in place of ASCII reaches 0.47, plain fonts 0.6 and more.
 MIN_RECOGNISED = 0.5  # share of letters and digits that are nearest to their own reference shape
+HELD_OUT_EVERY = 25  # font families
 CACHED_FONTS = 400  # each holds a file descriptor, so far below the usual limit of 1024
 
 
@@ -103,6 +105,16 @@ def find_fonts(folders: Sequence[Path] = SYSTEM_FONT_FOLDERS) -> list[Path]:
     usable = [path for path in wanted if inspect_font(path) is not None]
     logger.info("%d of %d font files are usable", len(usable), len(paths))
     return usable
+
+
+def split_fonts(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Fonts to train with, and those that only ever measure: every 25th family, whatever else is installed."""
+    kept: dict[bool, list[Path]] = {True: [], False: []}
+    for path in paths:
+        face = inspect_font(path)
+        family = face.family if face else path.stem
+        kept[zlib.crc32(family.encode()) % HELD_OUT_EVERY == 0].append(path)
+    return kept[False], kept[True]
 
 
 def font_weights(faces: Sequence[FontFace]) -> np.ndarray:

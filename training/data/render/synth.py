@@ -31,15 +31,15 @@ from training.data.render.fonts import (
     load_font,
 )
 from training.data.render.layout import Canvas, bend, draw_text, place, plane_matrix, wave
-from training.data.render.text import DEFAULT_CHARACTERS, FUNCTION_WORDS, CaseMix, TextMix, Vocabulary
+from training.data.render.text import CONTEXTLESS, DEFAULT_CHARACTERS, FUNCTION_WORDS, CaseMix, TextMix, Vocabulary
 
 __all__ = ["FontError", "SynthOptions", "WordSynthesizer", "find_fonts"]
 
 logger = logging.getLogger(__name__)
 
 FONT_SIZE_PX = 44  # one size, so that opened fonts are found again; the canvas scales it
-MAX_WORK_WIDTH_PX = 420
-MAX_ASPECT = 12.0
+MAX_WORK_WIDTH_PX = 640
+MAX_ASPECT = 16.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,20 @@ class SynthOptions:
     border: float = 0.05  # a frame around the word
     plate: float = 0.08  # a plate behind the word
     neighbours: float = 0.2  # other words near the edges
+
+
+# As codes, meters and plates are photographed to be read: on a straight line, in one piece, not across a shop front.
+LEGIBLE_CODES = SynthOptions(
+    text=CONTEXTLESS,
+    hard=0.0,
+    weak_contrast=0.0,
+    arc=0.0,
+    wave=0.0,
+    spaced=0.1,
+    max_rotation_deg=8.0,
+    bitten=0.0,
+    height_px=(20, 64),
+)
 
 
 class WordSynthesizer:

@@ -74,20 +74,36 @@ TOP_LEVELS = ("com", "org", "net", "co.uk", "de", "info", "edu", "in")
 # How often real crops (IIIT5K, ICDAR15, SVT training parts) have 2, 3, 4, ... characters.
 LENGTH_WEIGHTS = (0, 0, 7, 14, 18, 16, 13, 11, 8, 5, 3.5, 2, 1.2, 0.7, 0.5, 0.3)
 RARE_LENGTH_WEIGHT = 0.05
+# As most issuers of codes do, without the letters that many fonts draw like a digit.
+CODE_LETTERS = "".join(c for c in string.ascii_uppercase if c not in "IO")
+CODE_SIGNS = string.digits + CODE_LETTERS
 
 
 @dataclass(frozen=True)
 class TextMix:
     """Shares of the kinds of text; need not sum to 1."""
 
-    word: float = 0.70  # a word of the list
-    function_word: float = 0.06  # the, of, sale, ...
+    word: float = 0.51  # a word of the list
+    function_word: float = 0.04  # the, of, sale, ...
     single: float = 0.03  # one letter or digit
-    number: float = 0.08  # counts, prices, dates, times, telephone numbers, per cent
+    number: float = 0.06  # counts, prices, dates, times, telephone numbers, per cent
+    amount: float = 0.05  # prices and readings with comma and point, where nothing else tells them apart
     code: float = 0.04  # number plates, room numbers, product codes
+    long_code: float = 0.10  # 4 to 20 digits, capitals or both, in groups or not
+    repeats: float = 0.07  # runs of one digit or letter, which attention likes to skip or to say twice
     punctuated: float = 0.055  # a word with marks or joined to another
     address: float = 0.01  # e-mail and web addresses
-    random: float = 0.025  # any characters at all
+    random: float = 0.035  # any characters at all
+
+
+CONTEXTLESS = TextMix(
+    **dict.fromkeys(("word", "function_word", "single", "punctuated", "address", "random"), 0.0),
+    number=0.1,
+    amount=0.15,
+    code=0.15,
+    long_code=0.45,
+    repeats=0.15,
+)  # texts that nobody can guess
 
 
 @dataclass(frozen=True)
@@ -184,14 +200,37 @@ class Vocabulary:
         return texts.get(style) or _digits(int(rng.integers(1, 5 if style < 11 else 11)), rng)
 
     def _code(self, rng: np.random.Generator) -> str:
-        upper = string.ascii_uppercase
-        head = "".join(upper[int(i)] for i in rng.integers(26, size=int(rng.integers(1, 4))))
+        head = "".join(CODE_LETTERS[int(i)] for i in rng.integers(len(CODE_LETTERS), size=int(rng.integers(1, 4))))
         tail = _digits(int(rng.integers(1, 5)), rng)
         joint = ("", "", "-", ".")[int(rng.integers(4))]
         if rng.random() < 0.3:
-            pool = string.digits + upper
-            return "".join(pool[int(i)] for i in rng.integers(36, size=int(rng.integers(3, 9))))
+            pool = CODE_SIGNS
+            return "".join(pool[int(i)] for i in rng.integers(len(pool), size=int(rng.integers(3, 9))))
         return head + joint + tail if rng.random() < 0.75 else tail + joint + head
+
+    def _amount(self, rng: np.random.Generator) -> str:
+        whole, cents = int(10 ** rng.uniform(0, 6)), int(rng.integers(100))
+        thousands, decimal = ((",", "."), (".", ","), ("", "."), ("", ","))[int(rng.integers(4))]
+        grouped = f"{whole:,}".replace(",", thousands)
+        text = grouped if thousands and rng.random() < 0.35 else f"{grouped}{decimal}{cents:02d}"
+        sign = ("", "", "", "$", "-", "+")[int(rng.integers(6))]
+        return sign + text
+
+    def _long_code(self, rng: np.random.Generator) -> str:
+        pool = (string.digits, string.digits, CODE_SIGNS)[int(rng.integers(3))]
+        count = int(rng.integers(4, 21))
+        text = "".join(pool[int(i)] for i in rng.integers(len(pool), size=count))
+        if rng.random() < 0.75:
+            return text
+        mark, size = "-./"[int(rng.integers(3))], int(rng.integers(2, 6))
+        return mark.join(text[i : i + size] for i in range(0, count, size))[:20].rstrip(mark)
+
+    def _repeats(self, rng: np.random.Generator) -> str:
+        pool = string.digits if rng.random() < 0.7 else CODE_LETTERS
+        runs = [
+            pool[int(rng.integers(len(pool)))] * min(int(rng.geometric(0.35)), 7) for _ in range(rng.integers(1, 5))
+        ]
+        return "".join(runs)
 
     def _punctuated(self, rng: np.random.Generator) -> str:
         word = self._word(rng)

@@ -38,7 +38,7 @@ def test_pictures_are_sane(synthesizer: WordSynthesizer) -> None:
         assert picture.ndim == 3
         assert picture.shape[2] == 3
         assert low <= picture.shape[0] <= high
-        assert 6 <= picture.shape[1] <= 12 * picture.shape[0]
+        assert 6 <= picture.shape[1] <= 16 * picture.shape[0]
         assert 1 <= len(label) <= 25
         assert set(label) <= set(DEFAULT_CHARACTERS)
 
