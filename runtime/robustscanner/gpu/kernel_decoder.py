@@ -1,4 +1,4 @@
-"""The decode kernel on a GPU: one launch behind the encoder reads a batch to its end; see docs/gpu-decoding.md."""
+"""The decode kernel on a GPU: one launch behind the encoder reads a batch to its end; see docs/tensorrt.md."""
 
 import ctypes
 import logging
