@@ -147,8 +147,13 @@ class TensorRTSession : public Session {
                 throw EngineError(path_ + ": too little GPU memory (" + first_line(error.what()) +
                                   "); close what else uses the GPU, or build it with a smaller --max-batch");
             }
-            throw EngineError(path_ + ": the GPU failed (" + first_line(error.what()) +
-                              "); open it again; a GPU that keeps failing shows in the kernel's log (dmesg)");
+            const std::string told = path_ + ": the GPU failed (" + first_line(error.what()) + "); ";
+            if (cudaDeviceSynchronize() != cudaSuccess) {  // the fault stays until the process ends
+                throw EngineError(told +
+                                  "after such a fault nothing in this process can use the GPU: start the process "
+                                  "again, and look into the kernel's log (dmesg) if it stays so");
+            }
+            throw EngineError(told + "open it again, and look into the kernel's log (dmesg) if it stays so");
         }
     }
 
@@ -167,6 +172,12 @@ std::unique_ptr<Session> open_tensorrt(const std::string& folder, const EngineMa
         throw EngineError(folder +
                           ": made for TensorRT-RTX, which this library cannot run; build it again with "
                           "build_engine.py --backend tensorrt");
+    }
+    const auto version_compatible = manifest.device.find("version_compatible");
+    if (version_compatible != manifest.device.end() && version_compatible->second == "true" && !options.gpu.host_code) {
+        throw EngineError(folder +
+                          ": a version-compatible engine, which carries code that would run here; if you trust it, "
+                          "give --allow-host-code, or set GpuOptions::host_code");
     }
     for (const char* name : {"encoder.plan", "decoder.plan"}) {
         if (!manifest.files.count(name)) {
