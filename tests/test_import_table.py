@@ -78,7 +78,6 @@ TABLE: dict[str, set[str]] = {
     },
     "runtime/robustscanner/gpu/crops.py": {
         "numpy",
-        "pycuda",
         "robustscanner.errors",
         "robustscanner.gpu.device",
         "robustscanner.gpu.regions",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from robustscanner.errors import EngineError, ImageError
-from robustscanner.gpu.device import Bytes, Gpu, first_line
+from robustscanner.gpu.device import Bytes, Gpu
 from robustscanner.gpu.regions import WORD, Words
 
 _SOURCES = tuple(Path(__file__).parents[up] / "cuda" / "resize.cu" for up in (1, 2))  # in a wheel, in a checkout
@@ -147,11 +147,4 @@ def _load(gpu: Gpu) -> Any:
     source = next((path for path in _SOURCES if path.is_file()), None)
     if source is None:
         raise EngineError(f"{_SOURCES[0]}: missing; install robustscanner again")
-    try:
-        from pycuda import compiler  # type: ignore[import-not-found,import-untyped,unused-ignore]
-
-        code = compiler.compile(source.read_text(encoding="utf-8"), arch=gpu.compute_capability, no_extern_c=True)
-        return gpu.drv.module_from_buffer(code)
-    except (ImportError, OSError, gpu.drv.CompileError) as error:
-        cure = "nvcc has to be on PATH"
-        raise EngineError(f"cannot compile the kernel for pictures on a GPU ({first_line(error)}); {cure}") from None
+    return gpu.compile(source.read_text(encoding="utf-8"))

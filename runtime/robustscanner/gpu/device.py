@@ -99,6 +99,20 @@ class Gpu:
         finally:
             self.drv.Context.pop()
 
+    def compile(self, source: str) -> Any:
+        """CUDA C++ for this GPU, as a module; PyCUDA keeps what it compiled before.
+
+        Raises:
+            EngineError: there is no nvcc, or it refuses.
+        """
+        try:
+            from pycuda import compiler  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+            return self.drv.module_from_buffer(compiler.compile(source, arch=self.compute_capability, no_extern_c=True))
+        except (ImportError, OSError, self.drv.CompileError) as error:
+            cure = "nvcc has to be on PATH (on a Jetson /usr/local/cuda/bin)"
+            raise EngineError(f"cannot compile a kernel for this GPU ({first_line(error)}); {cure}") from None
+
     def wait_for(self, stream: int) -> None:
         """Lets what is queued from now on wait for what another stream, by its handle, holds at this moment."""
         try:
