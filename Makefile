@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 # Folders of labelled crops that benchmarks read.
 DATA ?= calib_data
+# Words that each emulated CPU reads.
+CROPS ?= 100
 
 # What `make gpu` builds, tests and measures; more options for each program.
 GPU_VENV := .venv-gpu
@@ -16,10 +18,10 @@ GPU_TESTS ?=
 GPU_LATENCY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check pycuda cpp golden bench gpu kernels-sanitized clean
+.PHONY: help demo test test-cpus check pycuda cpp golden bench gpu kernels-sanitized clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/convert.done ## build the INT8 engine from the shipped model and read the demo pictures
 	$(BIN)/python convert/build_engine.py --int8 -o build/edge-int8.engine --force
@@ -29,6 +31,9 @@ demo: $(VENV)/convert.done ## build the INT8 engine from the shipped model and r
 test: check ## everything CI runs: style, types, tests
 	@if cmake/missing.sh; then $(MAKE) cpp; fi
 	$(BIN)/python -m pytest
+
+test-cpus: $(VENV)/dev.done ## the shipped models on emulated CPUs (qemu-user): x86 with AVX2 only, Arm; CROPS=words to read
+	$(BIN)/python tests/cpus/check.py --crops $(CROPS)
 
 check: $(VENV)/dev.done ## style and types
 	$(BIN)/ruff check .

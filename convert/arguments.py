@@ -44,7 +44,11 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="layer that stays FP32, a pattern of names; repeatable; '' for none (default: what attention compares)",
     )
-    parser.add_argument("--reduce-range", action="store_true", help="7-bit weights, for x86 CPUs without VNNI")
+    parser.add_argument(
+        "--reduce-range",
+        action=argparse.BooleanOptionalAction,
+        help="7-bit weights, right on every CPU (default), or 8-bit ones, which x86 without VNNI adds wrongly",
+    )
 
 
 def load_crops(folder: Path, images: int, spec: "InputSpec") -> "CalibrationSet":
@@ -61,12 +65,17 @@ def load_crops(folder: Path, images: int, spec: "InputSpec") -> "CalibrationSet"
     return calibration
 
 
-def recipe_of(parsed: argparse.Namespace, spared: tuple[str, ...]) -> "Recipe":
-    """How to quantise; `spared` are the patterns of layers to leave in FP32 where the command line names none."""
+def recipe_of(parsed: argparse.Namespace, spared: tuple[str, ...], *, narrow_weights: bool) -> "Recipe":
+    """How to quantise.
+
+    `spared` are the patterns of layers to leave in FP32 where the command line names none; `narrow_weights` says
+    whether weights get 7 bits where it does not say.
+    """
     from .int8.recipe import Recipe
 
     exclude = spared if parsed.exclude is None else tuple(filter(None, parsed.exclude))
-    return Recipe(parsed.calib_method, exclude, parsed.reduce_range)
+    narrow = narrow_weights if parsed.reduce_range is None else parsed.reduce_range
+    return Recipe(parsed.calib_method, exclude, narrow)
 
 
 def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -153,7 +162,7 @@ def tensorrt_options(parsed: argparse.Namespace) -> "TensorRTOptions":
     from .trt.backend import TensorRTOptions
     from .trt.builder import BuilderOptions
 
-    if parsed.reduce_range:
+    if parsed.reduce_range is not None:
         raise EngineError("--reduce-range: is for x86 CPUs and does nothing with TensorRT; leave it out")
     if parsed.repair and parsed.int8_calibrator:
         raise EngineError("--repair: TensorRT's own calibrator knows no layers to spare; leave out --int8-calibrator")

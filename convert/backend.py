@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from .engine.product import Product
 from .engine.source import Source
@@ -41,6 +41,8 @@ class Quantise(Protocol):
 
 class Backend(Protocol):
     """Builds engines of one kind, with options of its own."""
+
+    narrow_weights: ClassVar[bool]  # 7 bits for weights unless somebody says otherwise
 
     @property
     def quantise(self) -> Quantise:

@@ -15,6 +15,7 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
     __package__ = "convert"
 
 from robustscanner.program import exit_status
+from robustscanner.scoring import Scorer, add_protocol_argument
 
 from .arguments import (
     add_calibration_arguments,
@@ -62,6 +63,7 @@ class BuildOptions:
     calib_data: Path  # folder with labels.tsv; also measures the engine's accuracy
     calib_images: int  # crops to draw from it
     gate: "GateOptions | None"  # None: any accuracy will do
+    protocol: str  # what counts when words are scored, see robustscanner.metrics
     force: bool  # replace an existing engine
 
 
@@ -83,14 +85,16 @@ def build(options: BuildOptions) -> "EngineManifest":
     assert output is not None
     with TemporaryDirectory() as scratch, writing_bundle(output, force=options.force) as folder:
         source, calibration = _load(options, Path(scratch))
-        product, accuracy = _make_and_measure(source, calibration, options, folder)
+        scorer = Scorer.of(source.spec, [crop.label for crop in calibration.crops], options.protocol)
+        product, accuracy = _make_and_measure(source, calibration, scorer, options, folder)
         if gate := options.gate:
+            gate.check_measured(accuracy, scorer)
             restored: tuple[str, ...] = ()
             if gate.repair and not gate.lets_pass(accuracy):
                 options, restored = _repair(source, calibration, options, gate)
                 _remove(product, folder)
-                product, accuracy = _make_and_measure(source, calibration, options, folder)
-            gate.check(accuracy, options.precision)
+                product, accuracy = _make_and_measure(source, calibration, scorer, options, folder)
+            gate.check(accuracy, options.precision, saturates=_saturates(options))
             product = replace(product, steps=[*product.steps, gate.step(accuracy, restored)])
         manifest = write_manifest(source, options.precision, product, accuracy, folder)
         if product.compare is not None:
@@ -146,6 +150,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--dry-run", action="store_true", help="build nothing; say what would run in which precision")
     add_calibration_arguments(parser)
+    add_protocol_argument(parser)
     add_gate_arguments(parser)
     add_tensorrt_arguments(parser)
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing engine")
@@ -160,15 +165,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _options(parsed: argparse.Namespace) -> BuildOptions:
     gate, backend = gate_options(parsed), _open_backend(parsed)
     quantised = parsed.precision == "int8" and not parsed.int8_calibrator
+    recipe = recipe_of(parsed, backend.spared(parsed.calib_method), narrow_weights=backend.narrow_weights)
     return BuildOptions(
         model=parsed.model,
         output=parsed.output,
         precision=parsed.precision,
         backend=backend,
-        recipe=recipe_of(parsed, backend.spared(parsed.calib_method)) if quantised else None,
+        recipe=recipe if quantised else None,
         calib_data=parsed.calib_data,
         calib_images=parsed.calib_images,
         gate=gate,
+        protocol=parsed.protocol,
         force=parsed.force,
     )
 
@@ -205,14 +212,22 @@ def _load(options: BuildOptions, scratch: Path) -> "tuple[Source, CalibrationSet
 
 
 def _make_and_measure(
-    source: "Source", calibration: "CalibrationSet", options: BuildOptions, folder: Path
+    source: "Source", calibration: "CalibrationSet", scorer: Scorer, options: BuildOptions, folder: Path
 ) -> "tuple[Product, EngineAccuracy]":
     from .accuracy.measure import measure
     from .engine.bundle import write_manifest
 
     product = options.backend.make(source, calibration, options.recipe, folder)
     write_manifest(source, options.precision, product, None, folder)
-    return product, measure(source.path, folder, product, calibration)
+    return product, measure(source.path, folder, product, calibration, scorer)
+
+
+def _saturates(options: BuildOptions) -> bool:
+    """Whether 8-bit weights were asked for on a CPU that adds their products wrongly."""
+    from robustscanner.cpu import int8_saturates
+
+    asked = options.recipe is not None and not options.recipe.reduce_range
+    return options.backend.narrow_weights and asked and int8_saturates()
 
 
 def _repair(
@@ -222,7 +237,7 @@ def _repair(
     from .accuracy.gate import repair
 
     assert options.recipe is not None  # --repair is for INT8
-    restored = repair(options.backend.quantise, source, calibration, options.recipe, gate)
+    restored = repair(options.backend.quantise, source, calibration, options.recipe, gate, protocol=options.protocol)
     return replace(options, recipe=options.recipe.sparing(restored)), restored
 
 
@@ -240,7 +255,7 @@ def _print_summary(output: Path, manifest: "EngineManifest", product: "Product")
     if accuracy := manifest.accuracy:
         text = (
             f"{accuracy.engine_rate:.1%} of {accuracy.words} calibration words "
-            f"(FP32 {accuracy.fp32_rate:.1%}); {accuracy.agreement:.1%} read alike"
+            f"(FP32 {accuracy.fp32_rate:.1%}); {accuracy.agreement:.1%} read alike; protocol: {accuracy.protocol}"
         )
         _print_lines([("accuracy", text + ("; simulated, no GPU here runs it" if accuracy.simulated else ""))])
     allow = " --allow-host-code" if manifest.device.get("version_compatible") == "true" else ""

@@ -13,6 +13,7 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
     __package__ = "convert"
 
 from robustscanner.program import exit_status
+from robustscanner.scoring import add_protocol_argument
 
 from .arguments import CALIB_DATA, MEASURED, METHODS, load_crops
 
@@ -64,6 +65,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         default="onnxruntime",
         help="quantise as for which (default: %(default)s)",
     )
+    add_protocol_argument(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the table; needs matplotlib")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write the figures there")
     return parser.parse_args(arguments)
@@ -85,6 +87,7 @@ def examine(trials: "Trials", max_drop_points: float, methods: Sequence[str]) ->
     least = {"max_drop_points": max_drop_points, "float_layers": list(choice.float_layers)}
     return {
         "words": trials.words,
+        "protocol": trials.scorer.protocol.name,
         "fp32_accuracy": round(trials.base.rate, 4),
         "all_int8": _row(trials.run(()), trials.base),
         "layers": [
@@ -147,8 +150,9 @@ def _open_trials(source: "Source", parsed: argparse.Namespace) -> "Trials":
 
     calibration = load_crops(parsed.calib_data, parsed.calib_images, source.spec.input)
     quantise = {"onnxruntime": CpuBackend.quantise, "tensorrt": TensorRTBackend.quantise}[parsed.backend]
-    recipe = Recipe(parsed.calib_method, exclude=())
-    return Trials(quantise, source, calibration, calibration.thinned(parsed.crops), recipe)
+    recipe = Recipe(parsed.calib_method, exclude=(), reduce_range=parsed.backend == "onnxruntime")  # as it is built
+    crops = calibration.thinned(parsed.crops)
+    return Trials(quantise, source, calibration, crops, recipe, parsed.protocol)
 
 
 def _facts(source: "Source", parsed: argparse.Namespace) -> Row:

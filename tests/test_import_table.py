@@ -22,6 +22,7 @@ TABLE: dict[str, set[str]] = {
     "runtime/robustscanner/errors.py": set(),
     "runtime/robustscanner/spec.py": {"robustscanner.errors"},
     "runtime/robustscanner/metrics.py": set(),
+    "runtime/robustscanner/scoring.py": {"robustscanner.charset", "robustscanner.metrics", "robustscanner.spec"},
     "runtime/robustscanner/labels.py": {"robustscanner.errors"},
     "runtime/robustscanner/output.py": {"robustscanner.errors"},
     "runtime/robustscanner/program.py": {"robustscanner.errors"},
@@ -107,6 +108,7 @@ TABLE: dict[str, set[str]] = {
         "robustscanner.spec",
     },
     "runtime/robustscanner/engine.py": {
+        "robustscanner.metrics",
         "robustscanner.errors",
         "robustscanner.onnx_session",
         "robustscanner.session",

@@ -10,6 +10,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from robustscanner.errors import RobustScannerError
+from robustscanner.metrics import AUTO, PROTOCOLS
 from robustscanner.spec import DICT90, CharsetSpec, InputSpec, ModelSpec, NetworkSpec
 from training.data.folder import HoldOut
 
@@ -52,7 +53,9 @@ class TrainConfig:
     qat: bool = False  # fine-tunes with the backbone's convolutions rounded to 8 bits
     real_share: float = 0.3  # of the words, from the crops given; the others are rendered
     held_out_share: float = 0.1  # of the crops, for validation only
+    protocol: str = "auto"  # what counts in validation, see robustscanner.metrics: "auto", "exact", "alphanumeric", …
     photo_pattern: str = ""  # regular expression: what of a file's name says from which photo it is, see `HoldOut`
+    # On a CPU that lacks it, float32 is taken instead, see training/precision.py.
     precision: str = "bf16"  # "bf16" autocast, "fp16" autocast with a scaled loss (GPUs only), or "fp32"
     compile: bool = False  # the backbone, with torch.compile
     sync_batch_norm: bool = True  # statistics over the words of all processes
@@ -104,7 +107,11 @@ class TrainConfig:
         return asdict(self)
 
 
-_CHOICES = {"schedule": ("cosine", "steps"), "precision": ("bf16", "fp16", "fp32")}
+_CHOICES = {
+    "schedule": ("cosine", "steps"),
+    "precision": ("bf16", "fp16", "fp32"),
+    "protocol": (AUTO, *PROTOCOLS),
+}
 _ANY = float("inf")
 _LIMITS: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("batch_size", "bucket_batches", "steps", "keep_checkpoints"), (1, _ANY)),

@@ -1,7 +1,6 @@
 """Trains RobustScanner on rendered words and labelled crops."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from robustscanner.program import exit_status
 if TYPE_CHECKING:
     import torch
 
+    from robustscanner.labels import LabelledCrop
     from training.config import TrainConfig
     from training.data.stream import MixedStream
     from training.data.word_source import WordSource
@@ -62,10 +62,18 @@ def parse_arguments() -> argparse.Namespace:
         "--init-from", type=Path, metavar="CHECKPOINT", help="start from its weights; its characters may be others"
     )
     parser.add_argument("--teacher", type=Path, metavar="CHECKPOINT", help="learn from its answers too (distillation)")
+    parser.add_argument(
+        "--validation",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="labelled crops that choose the best model (default: a tenth of --crops, which is not trained on)",
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the newest state in DIR")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that render words (default: 1)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="of the training process")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the training process (default: all it may use)")
     parser.add_argument("--tensorboard", action="store_true", help="write DIR/tensorboard as well")
     parser.add_argument("-f", "--force", action="store_true", help="start again in a folder that holds a run")
     parser.add_argument("-v", "--verbose", action="store_true")
@@ -86,12 +94,13 @@ def train(arguments: argparse.Namespace) -> None:
     """
     import torch
 
+    from robustscanner.cpu import available_cores
     from training.config import load_config
     from training.distributed import joined
 
     config = load_config(arguments.config, arguments.overrides)
     _check_arguments(arguments, config)
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads or available_cores())
     kind = arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     with joined(kind) as processes:
         device = torch.device(kind, processes.local_rank) if kind == "cuda" else torch.device(kind)
@@ -107,7 +116,6 @@ def _train(
     from tqdm import tqdm  # type: ignore[import-untyped]
     from tqdm.contrib.logging import logging_redirect_tqdm  # type: ignore[import-untyped]
 
-    from training.data.word_source import held_out_crops
     from training.distill import load_teacher
     from training.progress import Report
     from training.trainer import Trainer
@@ -117,7 +125,7 @@ def _train(
     trainer = Trainer(
         config,
         arguments.output,
-        held_out_crops(sources, config.held_out),
+        _validation(arguments, sources, config),
         init_from=None if arguments.resume else arguments.init_from,
         teacher=load_teacher(arguments.teacher, config.spec) if arguments.teacher else None,
         device=device,
@@ -148,6 +156,18 @@ def _sources(arguments: argparse.Namespace, config: "TrainConfig") -> "list[Word
     shares = [(folder, real_share * count / sum(counts)) for folder, count in zip(arguments.crops, counts, strict=True)]
     sources = [WordSource("render", arguments.words, 1 - real_share)] if arguments.words and real_share < 1 else []
     return [*sources, *(WordSource("folder", folder, share) for folder, share in shares if share)]
+
+
+def _validation(
+    arguments: argparse.Namespace, sources: "list[WordSource]", config: "TrainConfig"
+) -> "list[LabelledCrop]":
+    """The crops that choose the best model: those of --validation, or the ones held out of the folders."""
+    from robustscanner.labels import read_labels
+    from training.data.word_source import held_out_crops
+
+    if not arguments.validation:
+        return held_out_crops(sources, config.held_out)
+    return [crop for folder in arguments.validation for crop in read_labels(folder) if crop.label]
 
 
 def _check_arguments(arguments: argparse.Namespace, config: "TrainConfig") -> None:

@@ -15,7 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from robustscanner import __version__
 from robustscanner.errors import SpecError
 from robustscanner.labels import LabelledCrop
-from robustscanner.metrics import Accuracy, score_words
+from robustscanner.metrics import Accuracy
+from robustscanner.scoring import Scorer
 from robustscanner.spec import HISTORY_KEY, SPEC_KEY
 from training.checkpoint import load_tensors, save_checkpoint, save_tensors
 from training.config import ConfigError, TrainConfig
@@ -28,6 +29,7 @@ from training.inherit import inherit
 from training.learner import Learner, borrowed
 from training.model.robustscanner import RobustScanner
 from training.model.small import SmallNet
+from training.precision import half_type
 from training.progress import Report
 from training.qat import OBSERVED_SHARE
 from training.run_folder import RunFolder
@@ -69,7 +71,10 @@ class Trainer:
         _check_device(config, device)
         self.config, self.folder, self.validation = config, RunFolder(folder), validation
         self.device, self.processes = device, processes
+        self.half = half_type(config.precision, device)
         self.teacher = teacher.to(device) if teacher else None
+        self.scorer = Scorer.of(config.spec, [crop.label for crop in validation], config.protocol)
+        self._check_validation()
         self.step, self.best = 0, -1.0
         self.history: list[dict[str, Any]] = []  # of the checkpoint it started from
         torch.manual_seed(config.seed)
@@ -126,7 +131,7 @@ class Trainer:
         self.learner.eval()
         with self.average.applied() if self.average else nullcontext():
             readings = self.processes.gather(read_crops(self.model, [crop.path for crop in crops], steps=steps))
-            accuracy = score_words(readings, [crop.label for crop in self.validation])
+            accuracy = self.scorer.score(readings)
             if accuracy.rate >= self.best:
                 self.best = accuracy.rate
                 self._save_best(accuracy)
@@ -183,6 +188,26 @@ class Trainer:
             self.scaler.load_state_dict(scaler)
         self._tell_changes(json.loads(metadata.get("config", "{}")))
 
+    def _check_validation(self) -> None:
+        """A set that says nothing shall not seem to choose the best model."""
+        if not self.validation:
+            logger.warning(
+                "no held-out words: nothing is validated, and best.safetensors is only the newest; "
+                "name a set with --validation, or raise held_out_share"
+            )
+        elif not self.scorer.score([""] * len(self.validation)).words:
+            problem = self.scorer.problem(0)
+            raise ConfigError(f"validation: {problem}; set protocol=auto, or name another set with --validation")
+        elif unreadable := sum(map(bool, self.scorer.missing)):
+            character = next(filter(None, self.scorer.missing))[0]
+            logger.warning(
+                "validation: %d of %d labels hold characters that this model cannot read, such as %r (U+%04X)",
+                unreadable,
+                len(self.validation),
+                character,
+                ord(character),
+            )
+
     def _make_learner(self, init_from: Path | None) -> Learner:
         config = self.config
         model = RobustScanner(config.spec)
@@ -236,8 +261,7 @@ class Trainer:
         ]
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        kind = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
-        with torch.autocast(self.device.type, kind, enabled=self.config.precision != "fp32"):
+        with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
             lesson = teach(self.teacher, batch) if self.teacher else None
             losses = self._forward(batch, lesson)
         # Means over this process's characters, which are more or fewer than another one's, to parts of the whole mean.
@@ -281,6 +305,7 @@ class Trainer:
             "words": self.step * self.config.batch_size,
             "seed": self.config.seed,
             "held_out": {"words": accuracy.words, "correct": accuracy.correct},
+            "protocol": self.scorer.protocol.name,
             **({"teacher": self.teacher.spec.name} if self.teacher else {}),
             **({"qat": True} if self.config.qat else {}),
         }

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from robustscanner.errors import EngineError
+from robustscanner.metrics import AUTO
 
 if TYPE_CHECKING:
     from robustscanner.engine import EngineAccuracy
+    from robustscanner.scoring import Scorer
 
     from ..backend import Quantise
     from ..engine.source import Source
@@ -35,8 +37,20 @@ class GateOptions:
         """Whether an engine loses no more."""
         return drop_points(accuracy) <= self.max_drop_points + _TOLERANCE
 
-    def check(self, accuracy: "EngineAccuracy", precision: str) -> None:
-        """Raises `EngineError` with figures and cure when it loses more."""
+    def check_measured(self, accuracy: "EngineAccuracy", scorer: "Scorer") -> None:
+        """Raises `EngineError` where FP32 reads no word right: such a gate would let everything pass."""
+        if not accuracy.words or not accuracy.fp32_rate:
+            problem = scorer.problem(accuracy.words)
+            raise EngineError(
+                f"--max-drop {self.max_drop_points:g}: nothing to measure: {problem}; "
+                "give --calib-data with pictures and labels of the model's own kind"
+            )
+
+    def check(self, accuracy: "EngineAccuracy", precision: str, *, saturates: bool = False) -> None:
+        """Raises `EngineError` with figures and cure when it loses more.
+
+        `saturates`: 8-bit weights were asked for, on a CPU whose sums of products do not hold them.
+        """
         if self.lets_pass(accuracy):
             return
         figures = (
@@ -44,7 +58,7 @@ class GateOptions:
         )
         raise EngineError(
             f"--max-drop {self.max_drop_points:g}: {precision} loses {drop_points(accuracy):.2f} points ({figures}); "
-            + self._cure(precision)
+            + self._cure(precision, saturates)
         )
 
     def step(self, accuracy: "EngineAccuracy", restored: Sequence[str]) -> dict[str, Any]:
@@ -53,9 +67,11 @@ class GateOptions:
         facts = {"max_drop_points": self.max_drop_points, "drop_points": drop, "restored": list(restored)}
         return {"step": "gate", "tool": "convert/build_engine.py", **facts}
 
-    def _cure(self, precision: str) -> str:
+    def _cure(self, precision: str, saturates: bool) -> str:
         if precision != "int8":
             return "build it with --fp32"
+        if saturates:
+            return "this CPU's products saturate with 8-bit weights: take --reduce-range instead of --no-reduce-range"
         if self.repair:
             return "the layers are not to blame; build it with --fp16 or --fp32"
         return "add --repair to keep the worst layers in FP32, or try another --calib-method"
@@ -114,7 +130,13 @@ def choose_float_layers(ranking: Sequence[str], trials: "Trials", max_drop_point
 
 
 def repair(
-    quantise: "Quantise", source: "Source", calibration: "CalibrationSet", recipe: "Recipe", gate: GateOptions
+    quantise: "Quantise",
+    source: "Source",
+    calibration: "CalibrationSet",
+    recipe: "Recipe",
+    gate: GateOptions,
+    *,
+    protocol: str = AUTO,
 ) -> tuple[str, ...]:
     """Layers of a recipe that have to go back to FP32 to pass the gate.
 
@@ -123,7 +145,7 @@ def repair(
     """
     from .trial import Trials
 
-    trials = Trials(quantise, source, calibration, calibration, recipe)
+    trials = Trials(quantise, source, calibration, calibration, recipe, protocol)
     ranking = rank_layers(try_alone(trials.on(calibration.thinned(RANKING_CROPS))))
     choice = choose_float_layers(ranking, trials, gate.max_drop_points)
     if len(choice.float_layers) == len(trials.layers):

@@ -7,23 +7,25 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from robustscanner.engine import EngineAccuracy
 from robustscanner.errors import ImageError
 from robustscanner.labels import DataError
-from robustscanner.metrics import score_words
 from robustscanner.recognizer import Recognizer
+from robustscanner.scoring import Scorer
 from robustscanner.session import GpuOptions, SessionOptions
 
 from ..engine.product import Product
 from ..int8.calibration import CalibrationSet
 
 
-def measure(source: Path, folder: Path, product: Product, calibration: CalibrationSet) -> EngineAccuracy:
+def measure(
+    source: Path, folder: Path, product: Product, calibration: CalibrationSet, scorer: Scorer
+) -> EngineAccuracy:
     """Accuracy of both, read as serving does, or as near to it as possible where the engine cannot run."""
     expected = _read_crops(source, calibration)
     # The plans were made a moment ago: what code they carry is the library's own.
     got = _read_crops(folder, calibration, host_code=True) if product.simulate is None else product.simulate()
-    labels = [crop.label for crop in calibration.crops]
-    before, after = score_words(expected, labels), score_words(got, labels)
+    before, after = scorer.score(expected), scorer.score(got)
     alike = sum(a == b for a, b in zip(expected, got, strict=True)) / len(got)
-    return EngineAccuracy(after.words, before.rate, after.rate, alike, simulated=product.simulate is not None)
+    simulated, protocol = product.simulate is not None, scorer.protocol.name
+    return EngineAccuracy(after.words, before.rate, after.rate, alike, simulated=simulated, protocol=protocol)
 
 
 def _read_crops(model: Path, calibration: CalibrationSet, *, host_code: bool = False) -> list[str]:

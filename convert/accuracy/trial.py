@@ -12,7 +12,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from robustscanner.charset import Charset
 from robustscanner.errors import EngineError
-from robustscanner.metrics import score_words
+from robustscanner.metrics import AUTO
+from robustscanner.scoring import Scorer
 
 from ..backend import Quantise
 from ..engine.source import Source
@@ -59,17 +60,19 @@ class Trials:
         calibration: CalibrationSet,
         crops: CalibrationSet,
         recipe: Recipe = Recipe(exclude=()),
+        protocol: str = AUTO,
     ) -> None:
         self._quantise, self._source, self._recipe = quantise, source, recipe
         self._calibration, self._crops = calibration, crops
         self._charset = Charset(source.spec.charset)
-        self._labels = [crop.label for crop in crops.crops]
-        self.words = len(self._labels)
+        self._protocol = protocol
+        self.scorer = Scorer.of(source.spec, [crop.label for crop in crops.crops], protocol)
+        self.words = len(crops.crops)
         self._histograms: dict[str, Histogram] = {}
 
     def on(self, crops: CalibrationSet) -> "Trials":
         """The same layers and ranges, tried on other crops."""
-        other = Trials(self._quantise, self._source, self._calibration, crops, self._recipe)
+        other = Trials(self._quantise, self._source, self._calibration, crops, self._recipe, self._protocol)
         other._histograms = self._histograms
         return other
 
@@ -122,7 +125,7 @@ class Trials:
 
     def _judge(self, words: Sequence[_Word]) -> Trial:
         pairs = list(zip(self._float_words, words, strict=True))
-        score = score_words([word.text for word in words], self._labels)
+        score = self.scorer.score([word.text for word in words])
         kept = [_divergences(before.logits, after.logits) for before, after in pairs]
         alike = sum(before.text == after.text for before, after in pairs)
         return Trial(score.rate, alike / len(pairs), float(np.concatenate(kept).mean()))

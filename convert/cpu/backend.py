@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import onnxruntime  # type: ignore[import-untyped]
 from onnx import ModelProto
@@ -29,6 +30,10 @@ _MAX_BATCH = 64  # pictures; ONNX Runtime takes any number, but memory grows and
 @dataclass(frozen=True)
 class CpuBackend:
     """ONNX Runtime on a CPU."""
+
+    # x86 without VNNI adds pairs of products in 16 bits, where they saturate; 7 bits cost nothing that can be measured
+    # on other CPUs (docs/cpus.md).
+    narrow_weights: ClassVar[bool] = True
 
     @staticmethod
     def quantise(

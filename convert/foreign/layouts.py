@@ -1,5 +1,6 @@
 """How PaddleOCR, MMOCR and OpenOCR name, lay out and number the parts of a RobustScanner."""
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,16 @@ from .safe_pickle import Weight
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+logger = logging.getLogger(__name__)
+
 # Keys under which checkpoints keep the weights that their own project loads. Those of an EMA come last: MMEngine, for
 # one, stores the averaged weights as `state_dict` and the raw ones as `ema_state_dict`.
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "ema_state_dict", "state_dict_ema", "model_ema", "ema")
-_PARALLEL = ("module.", "_layers.", "model.")  # DataParallel and EMA of PyTorch, DataParallel of Paddle, Lightning
+_WRAPPERS = (
+    *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params"),
+    *("ema_state_dict", "state_dict_ema", "model_ema", "ema"),
+)
+# What is put before every name by DataParallel and EMA of PyTorch, DataParallel of Paddle, Lightning, torch.compile.
+_PARALLEL = ("module.", "_layers.", "model.", "_orig_mod.")
 _CELL = re.compile(r"\.(\d)\.cell\.(weight|bias)_(ih|hh)$")  # Paddle's second name of each LSTM tensor
 COUNTER = "num_batches_tracked"  # of BN; means nothing when reading, and Paddle has none
 _SHOWN = 3  # names of a kind in an error
@@ -152,8 +159,8 @@ def find_state(tree: object) -> tuple[dict[str, Any], str]:
     state = {name: value for name, value in tree.items() if isinstance(name, str) and _is_weight(value)}
     if not state:
         raise SpecError("holds no weights; give the checkpoint of the training, not its optimiser's or its log")
-    while prefix := next((p for p in _PARALLEL if all(name.startswith(p) for name in state)), None):
-        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    while prefix := next((p for p in _PARALLEL if _is_before_all(p, state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return _without_aliases(state), where
 
 
@@ -176,10 +183,15 @@ def recognise(names: Iterable[str], ours: Iterable[str], project: str | None) ->
 
 
 def check_names(names: Iterable[str], layout: ForeignLayout, ours: Iterable[str]) -> None:
-    """Raises `SpecError` listing names that are missing or left over."""
+    """Raises `SpecError` listing names that are missing or left over, other than those of a head of its own (CTC)."""
     expected, found = {layout.foreign_name(name) for name in ours}, set(names)
     missing = sorted(expected - found)
     left_over = sorted(name for name in found - expected if not name.endswith(COUNTER))
+    if not missing:
+        parts = {name.split(".")[0] for name in expected}
+        for name in [name for name in left_over if name.split(".")[0] not in parts]:
+            logger.warning("left out: %s, which is no part of %s's RobustScanner", name, layout.title)
+            left_over.remove(name)
     for index, name in enumerate(left_over[:_SHOWN]):
         nearest = get_close_matches(name, missing or expected, 1)
         left_over[index] = f"{name} (nearest: {nearest[0]})" if nearest else name
@@ -232,6 +244,12 @@ def _matrix(state: Mapping[str, Any], layout: ForeignLayout, name: str) -> tuple
     if len(shape) != 2:
         _report(layout, [("of another shape", [f"{foreign} is {_size(shape)} instead of a matrix"])])
     return shape[0], shape[1]
+
+
+def _is_before_all(prefix: str, state: Mapping[str, Any]) -> bool:
+    """Whether all names have it, but for counters that averaging keeps beside the model (`n_averaged`, `steps`)."""
+    others = [value for name, value in state.items() if not name.startswith(prefix)]
+    return len(others) < len(state) and all(tuple(value.shape) in ((), (1,)) for value in others)
 
 
 def _is_weight(value: object) -> bool:

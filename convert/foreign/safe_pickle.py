@@ -35,6 +35,13 @@ _STORAGE_DTYPES = {
 }
 
 
+_PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
+_TORCH_TYPES = (
+    *("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "bool"),
+    *("strided", "contiguous_format", "preserve_format"),
+)
+
+
 class WeightFileError(RobustScannerError):
     """A file that holds no weights, is damaged, or tries something else."""
 
@@ -155,7 +162,7 @@ class _Parameter(_StandIn):
 
 
 class _Bystander(_StandIn):
-    """What trainers leave beside the weights: MMEngine's running averages, the schedule of the learning rate."""
+    """What trainers leave beside the weights: running averages, schedules, command lines, paths, sets, types."""
 
 
 class _Getattr(_StandIn):
@@ -186,6 +193,10 @@ _STAND_INS: dict[tuple[str, str], type] = {
     ("torch._utils", "_rebuild_parameter"): _Parameter,
     ("mmengine.logging.history_buffer", "HistoryBuffer"): _Bystander,
     ("torch.optim.lr_scheduler", "OneCycleLR"): _Bystander,
+    ("argparse", "Namespace"): _Bystander,
+    **{("builtins", name): _Bystander for name in ("set", "frozenset", "list", "tuple", "int", "float", "str", "bool")},
+    **{(module, name): _Bystander for module in ("pathlib", "pathlib._local") for name in _PATHS},
+    **{("torch", name): _Bystander for name in _TORCH_TYPES},
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _StandIn for core in ("core", "_core")},
     **{("torch", name): type(name, (_StorageType,), {"dtype": dtype}) for name, dtype in _STORAGE_DTYPES.items()},

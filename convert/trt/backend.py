@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar
 
 from onnx import ModelProto
 
@@ -80,6 +81,8 @@ class Graphs:
 @dataclass(frozen=True)
 class TensorRTBackend:
     """TensorRT or TensorRT-RTX."""
+
+    narrow_weights: ClassVar[bool] = False
 
     library: TensorRT
     options: TensorRTOptions

@@ -1,8 +1,12 @@
 """How much of this machine's CPU the process may use."""
 
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
+
+_X86 = ("x86_64", "amd64", "i686")
+_WHOLE_SUMS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})  # as Linux calls what adds 8-bit products in 32 bits
 
 
 def available_cores() -> int:
@@ -32,6 +36,21 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
         return None
     quotas = [quota for folder in _group_folders(root, mounts, groups) if (quota := _quota(folder)) is not None]
     return min(quotas, default=None)
+
+
+def int8_saturates(root: Path = Path("/")) -> bool:
+    """Whether this CPU adds products of bytes and 8-bit weights in 16 bits, where they can saturate.
+
+    That is x86 without VNNI or AMX. Unknown, and so False, where Linux does not tell.
+    """
+    if platform.machine().lower() not in _X86:
+        return False
+    try:
+        lines = (root / "proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return False
+    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set(_WHOLE_SUMS))
+    return not flags & _WHOLE_SUMS
 
 
 def _group_folders(root: Path, mounts: list[str], groups: list[str]) -> Iterator[Path]:

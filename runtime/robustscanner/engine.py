@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robustscanner.errors import EngineError, SpecError, shown
+from robustscanner.metrics import ALPHANUMERIC
 from robustscanner.session import HostFacts, Session, SessionOptions
 from robustscanner.spec import ModelSpec
 
@@ -50,6 +51,7 @@ class EngineAccuracy:
     engine_rate: float  # words that this engine reads correctly, 0…1
     agreement: float  # words that both read alike, right or wrong, 0…1
     simulated: bool = False  # no GPU was there: ONNX Runtime computed what the engine was built from, types included
+    protocol: str = ALPHANUMERIC.name  # how words were compared, see `metrics.PROTOCOLS`; engines of 0.1 do not say
 
 
 @dataclass(frozen=True)
@@ -211,11 +213,11 @@ def _open_onnxruntime(path: Path, options: SessionOptions) -> Session:
     try:
         from robustscanner.onnx_session import OnnxSession
     except ImportError as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C while its C++ half starts: pybind11 disguises it
-            raise error.__cause__ from None
-        raise EngineError(
-            f"{path}: ONNX Runtime cannot be imported ({error}); pip install 'robustscanner[cpu]'"
-        ) from None
+        cause = error.__cause__
+        if cause and not isinstance(cause, Exception):  # a signal while its C++ half starts: pybind11 disguises it
+            raise cause from None
+        cure = "pip install onnxruntime, or pip install 'robustscanner[cpu]'"
+        raise EngineError(f"{path}: ONNX Runtime cannot be imported ({error}); {cure}") from None
     return OnnxSession(path, options)
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import onnxruntime as ort  # type: ignore[import-untyped]
 
-from robustscanner.cpu import affinity_cores, cpu_quota
+from robustscanner.cpu import affinity_cores, cpu_quota, int8_saturates
 from robustscanner.errors import EngineError, SpecError
 from robustscanner.session import Images, Scores, SessionOptions, Tokens, Widths, check_result
-from robustscanner.spec import SPEC_KEY, ModelSpec
+from robustscanner.spec import HISTORY_KEY, SPEC_KEY, ModelSpec
 
 _EXPORT = "export it with convert/export_onnx.py"
 _FATAL = 4  # ONNX Runtime's log severity: whatever is wrong arrives as an exception anyway
@@ -41,6 +41,7 @@ class OnnxSession:
         _open_sessions.add(self)
         self.spec = _read_spec(self.path, self._session)
         _check_graph(self.path, self._session, self.spec)
+        _warn_of_saturation(self.path, self._session)
         logger.info("%s: %s, ONNX Runtime %s, %s", self.path, self.spec.name, ort.__version__, options)
 
     def __enter__(self) -> "OnnxSession":
@@ -137,6 +138,16 @@ def _read_spec(path: Path, session: Any) -> ModelSpec:
         return ModelSpec.from_json(metadata[SPEC_KEY])
     except SpecError as error:
         raise EngineError(f"{path}: {error}") from None
+
+
+def _warn_of_saturation(path: Path, session: Any) -> None:
+    history = session.get_modelmeta().custom_metadata_map.get(HISTORY_KEY, "")
+    if re.search(r'"weight_bits": *8\b', history) and int8_saturates():
+        logger.warning(
+            "%s: its 8-bit weights saturate on this CPU (x86 without VNNI) and cost accuracy; "
+            "build it with --reduce-range, which is the default",
+            path,
+        )
 
 
 def _check_graph(path: Path, session: Any, spec: ModelSpec) -> None:

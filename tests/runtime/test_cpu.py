@@ -3,10 +3,12 @@
 import os
 from pathlib import Path
 
+import onnx
 import pytest
-from fake_model import picture_of
+from fake_model import picture_of, write_fake_model
 
 from robustscanner import Recognizer, SessionOptions, cpu, onnx_session
+from robustscanner.spec import HISTORY_KEY
 
 CGROUP2 = "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n"
 CGROUP1 = (
@@ -116,3 +118,44 @@ def test_threads_follow_taskset(engine: Path) -> None:
             assert recognizer.read(picture_of("dog")).text == "dog"
     finally:
         os.sched_setaffinity(0, cores)
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "saturates"),
+    [
+        ("x86_64", "fpu sse4_1 avx avx2 avx512f avx512bw", True),
+        ("x86_64", "fpu avx2 avx512f avx512_vnni", False),
+        ("AMD64", "fpu avx2 avx_vnni", False),
+        ("x86_64", "fpu amx_int8", False),
+        ("aarch64", "fp asimd", False),
+        ("x86_64", None, False),  # unknown
+    ],
+)
+def test_saturation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: str, flags: str | None, saturates: bool
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    if flags is not None:
+        tree(tmp_path, "", "", {"proc/cpuinfo": f"processor\t: 0\nflags\t\t: {flags}\n"})
+    assert cpu.int8_saturates(tmp_path) == saturates
+
+
+@pytest.mark.parametrize(("bits", "saturates", "warns"), [(8, True, True), (7, True, False), (8, False, False)])
+def test_an_engine_that_saturates_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    bits: int,
+    saturates: bool,
+    warns: bool,
+) -> None:
+    path = write_fake_model(tmp_path / "fake.onnx")
+    model = onnx.load(path)
+    next(prop for prop in model.metadata_props if prop.key == HISTORY_KEY).value = f'[{{"weight_bits": {bits}}}]'
+    onnx.save(model, path)
+    monkeypatch.setattr(onnx_session, "int8_saturates", lambda: saturates)
+    with Recognizer(path) as recognizer:
+        assert recognizer.read(picture_of("dog")).text == "dog"
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == warns
+    assert all("its 8-bit weights saturate on this CPU" in line and "--reduce-range" in line for line in said)

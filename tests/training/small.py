@@ -1,7 +1,9 @@
 """A run that takes a second: a tiny network, made-up pictures. As a program it trains until it is killed."""
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +60,11 @@ class SilentBar:
     def set_postfix(self, **values: str) -> None: ...
 
 
-def run(trainer: Trainer) -> None:
+def run(trainer: Trainer, given: Iterator[Batch] | None = None) -> None:
     """From where it stands to the end."""
     trainer.folder.path.mkdir(exist_ok=True)
     report = Report(trainer.folder.log, SilentBar(), steps=trainer.config.steps, words=4, every=1)
-    trainer.run(batches(trainer.config, trainer.step), report)
+    trainer.run(given or batches(trainer.config, trainer.step), report)
 
 
 def weights(trainer: Trainer) -> list[torch.Tensor]:
@@ -72,7 +74,14 @@ def weights(trainer: Trainer) -> list[torch.Tensor]:
 def main(arguments: Sequence[str]) -> None:
     folder = Path(arguments[0])
     torch.set_num_threads(1)
-    run(Trainer(small_config(steps=int(arguments[1])), folder / "run", make_crops(folder)))
+    trainer = Trainer(small_config(steps=int(arguments[1])), folder / "run", make_crops(folder))
+    run(trainer, chain(islice(batches(trainer.config), trainer.config.steps - 1), waiting()))
+
+
+def waiting() -> Iterator[Batch]:
+    """No batch: who is to kill this process may be slow on a busy machine."""
+    time.sleep(600)
+    yield from ()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Protocols, confusions, means and the worst words, on pairs made by hand; and the program on a real model."""
 
 import json
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,8 +19,8 @@ from training.data.folder import FolderSet
 from training.data.lmdb_set import write_lmdb
 from training.evaluate import main
 from training.evaluation.confusion import Confusion, align, count_confusions
-from training.evaluation.protocols import CASE_INSENSITIVE, CASE_SENSITIVE, WITH_SYMBOLS
-from training.evaluation.scores import Reader, confusion_rows, mean_row, read_set, worst_words
+from training.evaluation.protocols import CASE_INSENSITIVE, CASE_SENSITIVE, EXACT, WITH_SYMBOLS
+from training.evaluation.scores import ReadCrop, Reader, SetResult, confusion_rows, mean_row, read_set, worst_words
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "runtime" / "robustscanner" / "models"
@@ -162,8 +163,19 @@ def test_tables_and_sheet(run: Callable[..., tuple[int, str, str]], tmp_path: Pa
 
 
 def test_all_right_draws_no_sheet(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
-    folder = make_folder(tmp_path / "f", ["?"])
+    folder = tmp_path / "f"
+    folder.mkdir()
+    shutil.copy(ROOT / "calib_data" / "demo" / "01.jpg", folder)
+    (folder / "labels.tsv").write_text("01.jpg\tEXIT\n")
     status, _, error = run(MODELS / "edge.onnx", folder, "--sheet", tmp_path / "sheet.png")
     assert status == 0
     assert "every word is right" in error
     assert not (tmp_path / "sheet.png").exists()
+
+
+def test_sets_without_alphanumeric_labels_are_scored_as_they_are() -> None:
+    words = [ReadCrop(0, "где", Reading("где", 1.0)), ReadCrop(1, "€", Reading("$", 1.0))]
+    result = SetResult(FolderSet(Path("f"), []), words, Counter())
+    row = result.row()
+    assert (result.usual, row["words"], row["accuracy"]) == (EXACT, 2, 0.5)
+    assert row["protocols"]["36"]["words"] == 0

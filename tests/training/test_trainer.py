@@ -230,3 +230,26 @@ def test_crops_of_one_photo_are_held_out_together() -> None:
     kept = {photo: {held_out.keeps(crop) for crop in crops[5 * photo : 5 * photo + 5]} for photo in range(50)}
     assert all(len(answers) == 1 for answers in kept.values())
     assert 5 < sum(answers == {True} for answers in kept.values()) < 25
+
+
+def test_a_run_without_validation_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Trainer(small_config(), tmp_path, [])
+    assert [message.split(":")[0] for message in caplog.messages] == ["no held-out words"]
+
+
+def test_validation_that_would_measure_nothing_is_refused(tmp_path: Path, crops: list[LabelledCrop]) -> None:
+    foreign = [LabelledCrop(crop.path, "где") for crop in crops]
+    with pytest.raises(
+        ConfigError, match="validation: none of 3 labels has a character that counts by --protocol alpha"
+    ):
+        Trainer(small_config(protocol="alphanumeric"), tmp_path, foreign)
+
+
+def test_labels_that_nobody_can_read_are_told(
+    tmp_path: Path, crops: list[LabelledCrop], caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Trainer(small_config(), tmp_path, [*crops, LabelledCrop(crops[0].path, "1€")])
+    assert "1 of 4 labels hold characters that this model cannot read, such as '€' (U+20AC)" in caplog.messages[0]
+    run(trainer)
+    history = load_checkpoint(trainer.folder.best)[1]
+    assert history[-1]["protocol"] == "ignore-case"

@@ -1,4 +1,4 @@
-"""How readings are compared with labels: the three protocols that published tables use."""
+"""How readings are compared with labels: the three protocols that published tables use, and all characters."""
 
 import string
 from collections.abc import Sequence
@@ -13,10 +13,12 @@ class Protocol:
     """A character set that both texts are reduced to; what is left must be equal."""
 
     name: str
-    characters: str
+    characters: str  # "": all
 
     def reduce(self, text: str) -> str:
         """Keeps the characters that count, in lower case when the set has no other."""
+        if not self.characters:
+            return text
         text = text if self.characters != self.characters.lower() else text.lower()
         return "".join(c for c in text if c in self.characters)
 
@@ -28,4 +30,5 @@ class Protocol:
 CASE_INSENSITIVE = Protocol("36", string.digits + string.ascii_lowercase)  # the usual one
 CASE_SENSITIVE = Protocol("62", string.digits + string.ascii_letters)
 WITH_SYMBOLS = Protocol("90", DICT90)  # case counts too
-PROTOCOLS = (CASE_INSENSITIVE, CASE_SENSITIVE, WITH_SYMBOLS)
+EXACT = Protocol("exact", "")  # of any alphabet
+PROTOCOLS = (CASE_INSENSITIVE, CASE_SENSITIVE, WITH_SYMBOLS, EXACT)

@@ -11,7 +11,7 @@ from robustscanner.preprocess import Image
 from robustscanner.recognizer import Reading
 from training.data.record import CropSet, Skipped, good_records
 from training.evaluation.confusion import count_confusions
-from training.evaluation.protocols import CASE_INSENSITIVE, PROTOCOLS
+from training.evaluation.protocols import CASE_INSENSITIVE, EXACT, PROTOCOLS, Protocol
 
 Reader = Callable[[Sequence[Image]], list[Reading]]  # pictures to readings, whatever the model
 Row = dict[str, Any]  # figures, JSON-ready
@@ -33,11 +33,17 @@ class SetResult:
     words: list[ReadCrop]
     skipped: Skipped  # records that could not be used
 
+    @property
+    def usual(self) -> Protocol:
+        """The protocol of published tables, or all characters where its own occur in no label (Cyrillic, prices)."""
+        counted = any(map(CASE_INSENSITIVE.reduce, (word.label for word in self.words)))
+        return CASE_INSENSITIVE if counted or not self.words else EXACT
+
     def row(self) -> Row:
         """The set's figures; those outside `protocols` are of the usual one."""
         readings, labels = [word.reading.text for word in self.words], [word.label for word in self.words]
         accuracies = {protocol.name: protocol.score(readings, labels) for protocol in PROTOCOLS}
-        usual = accuracies[CASE_INSENSITIVE.name]
+        usual = accuracies[self.usual.name]
         return {
             "words": usual.words,
             "accuracy": usual.rate,
@@ -92,5 +98,5 @@ def worst_words(results: Sequence[SetResult], count: int) -> list[tuple[CropSet,
 
 def _reduced(result: SetResult) -> list[tuple[ReadCrop, str, str]]:
     """Words with reading and label as the usual protocol compares them."""
-    reduce = CASE_INSENSITIVE.reduce
+    reduce = result.usual.reduce
     return [(word, reduce(word.reading.text), reduce(word.label)) for word in result.words]

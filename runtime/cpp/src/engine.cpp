@@ -78,13 +78,19 @@ BatchRange batch_from(const Json& data) {
     return range;
 }
 
+std::string protocol_from(const Json& data, const std::string& where) {
+    if (!data.contains("protocol")) return "alphanumeric";
+    if (!data["protocol"].is_string()) throw no_number(where, "protocol", data["protocol"]);
+    return data["protocol"].get<std::string>();
+}
+
 std::optional<EngineAccuracy> accuracy_from(const Json& data) {
     if (data.is_null()) return {};
     const std::string where = "accuracy";
-    check_keys(data, {"words", "fp32_rate", "engine_rate", "agreement"}, {"simulated"}, where);
+    check_keys(data, {"words", "fp32_rate", "engine_rate", "agreement"}, {"simulated", "protocol"}, where);
     return EngineAccuracy{whole(data, "words", where), number(data, "fp32_rate", where),
                           number(data, "engine_rate", where), number(data, "agreement", where),
-                          flag(data, "simulated", where)};
+                          flag(data, "simulated", where), protocol_from(data, where)};
 }
 
 ModelSpec model_from(const Json& data) {

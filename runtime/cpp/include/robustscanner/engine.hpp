@@ -24,6 +24,7 @@ struct EngineAccuracy {
     double engine_rate = 0;  // words that this engine reads correctly, 0…1
     double agreement = 0;    // words that both read alike, right or wrong, 0…1
     bool simulated = false;  // no GPU was there: ONNX Runtime computed what the engine was built from
+    std::string protocol;    // how words were compared: "exact", "ignore-case" or "alphanumeric"
 };
 
 // What is in an engine's `engine.json`, but for its history, which is for people.
