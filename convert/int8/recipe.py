@@ -127,8 +127,8 @@ class Quantized:
         done, all_ = len(self.convolutions), len(self.convolutions) + len(self.excluded)
         method, images = self.details["method"], self.details["images"]
         origin = "learnt in training" if method == "qat" else f"by {method} from {images} crops"
-        where = "right on every CPU" if self.details["weight_bits"] < 8 else "of 8 bits"
-        return f"{done} of {all_} convolutions, ranges {origin}; weights {where}"
+        weights = "; 7-bit weights, right on every CPU" if self.details["weight_bits"] < 8 else ""
+        return f"{done} of {all_} convolutions, ranges {origin}{weights}"
 
 
 def exact_pattern(name: str) -> str:

@@ -86,7 +86,8 @@ def test_trips(hard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_repairs(hard: Path, tmp_path: Path) -> None:
     target = tmp_path / "tiny.engine"
     arguments = [str(TINY), "--int8", "--exclude", "", "-o", str(target), "--calib-data", str(hard)]
-    assert main([*arguments, "--max-drop", "0", "--repair"]) == 0
+    # These weights are untrained: 7 bits change so much that the words read one by one are not those of the trials.
+    assert main([*arguments, "--no-reduce-range", "--max-drop", "0", "--repair"]) == 0
     manifest = read_manifest(target)
     assert manifest.accuracy is not None
     assert manifest.accuracy.engine_rate == manifest.accuracy.fp32_rate == 1
