@@ -7,10 +7,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.charts import batch_curve, cost_by_length, latency_against_accuracy, stage_breakdown
+from benchmarks.kernels import shared_memory
 from benchmarks.table import Table, number
 from convert.accuracy.chart import draw, short_name
 
-KINDS = ("compare", "latency", "accuracy", "sensitivity", "gate", "footprint", "native")
+KINDS = ("compare", "latency", "accuracy", "sensitivity", "gate", "footprint", "native", "kernels")
 RANDOM = "-random"  # ends the name of a model of `random_checkpoint.py`
 
 Result = Mapping[str, Any]  # of one program, as it wrote it
@@ -49,6 +50,8 @@ def all_sections(results: Mapping[str, Sequence[Result]]) -> Iterator[Section]:
         yield footprint_section(result)
     for result in results["native"]:
         yield native_section(result)
+    for result in results["kernels"]:
+        yield kernels_section(result)
     yield machine_section([result for kind in KINDS for result in results[kind]])
 
 
@@ -166,6 +169,21 @@ def gate_section(result: Result) -> Section:
     if restored:
         text += f"The build was refused; repaired, it keeps {', '.join(restored)} in FP32 and says so in its history."
     return Section("The accuracy gate at work", text, transcript=transcript)
+
+
+def kernels_section(result: Result) -> Section:
+    """What the CUDA kernels take of a GPU."""
+    rows = []
+    for target, found in result["targets"].items():
+        kernels = {name.replace("_", ", "): figures for name, figures in found["kernels"].items()}
+        spilled = sum(figures[what] for figures in kernels.values() for what in ("stack", "stores", "loads"))
+        shared = shared_memory(int(target.removeprefix("sm_")))
+        kib = [number(shared[name].shared_bytes / 1024) for name in ("decode, edge", "decode, r31", "rows, edge")]
+        rows.append([target, *(str(figures["registers"]) for figures in kernels.values()), str(spilled), *kib])
+    registers = [f"{name}: registers" for name in kernels]
+    header = ["GPU", *registers, "spilled bytes", "decode, edge: KiB shared", "decode, r31", "rows, edge"]
+    text = f"By ptxas, nvcc {result['nvcc']}; a thread may have 255 registers."
+    return Section("CUDA kernels", text, table=Table(header, rows))
 
 
 def footprint_section(result: Result) -> Section:

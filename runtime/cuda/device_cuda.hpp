@@ -85,9 +85,10 @@ RS_DEVICE void announce(int* place, int value) {
 
 #if __CUDA_ARCH__ >= 900
 #define RS_CLUSTERS
+// Releases and acquires, which CUDA 11.8 does not let one say; not aligned, as warps may come here in parts.
 RS_DEVICE void sync_cluster() {
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive;" ::: "memory");
+    asm volatile("barrier.cluster.wait;" ::: "memory");
 }
 RS_DEVICE unsigned shared_address(const void* place) {
     return static_cast<unsigned>(__cvta_generic_to_shared(place));

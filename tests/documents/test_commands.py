@@ -29,7 +29,7 @@ RUN = {
     "benchmarks/accuracy.py",
 }
 SLOW = {"--backend", "--fp16", "--max-drop"}  # or in need of a GPU; checkpoints and r31 are as slow
-ON_GPUS = ("jetson.md", "tensorrt.md")  # pages whose commands and Python run there only
+ON_GPUS = ("gpu-decoding.md", "jetson.md", "tensorrt.md")  # pages whose commands and Python run there only
 CPP = ROOT / "build" / "cpp" / "release"
 
 SCRIPTS = [

@@ -223,12 +223,24 @@ class Recorder:
 
     def _call(self, name: str, *arguments: Any) -> Any:
         try:
-            status, *values = getattr(self._cuda, name)(*arguments)
-        except (AttributeError, RuntimeError) as error:  # older bindings, or a driver that is older than they are
-            raise RecordingError(f"{name}: {first_line(error)}; set GpuOptions(cuda_graphs=False)") from None
-        if int(status):
-            raise RecordingError(f"{name}: {getattr(status, 'name', status)}; set GpuOptions(cuda_graphs=False)")
-        return values[0] if values else None
+            return call_driver(self._cuda, name, *arguments)
+        except EngineError as error:
+            raise RecordingError(f"{error}; set GpuOptions(cuda_graphs=False)") from None
+
+
+def call_driver(cuda: Any, name: str, *arguments: Any) -> Any:
+    """What a function of cuda.bindings gives besides its status.
+
+    Raises:
+        EngineError: another status than success, or there is no such function here.
+    """
+    try:
+        status, *values = getattr(cuda, name)(*arguments)
+    except (AttributeError, RuntimeError) as error:  # older bindings, or a driver that is older than they are
+        raise EngineError(f"{name}: {first_line(error)}") from None
+    if int(status):
+        raise EngineError(f"{name}: {getattr(status, 'name', status)}")
+    return values[0] if values else None
 
 
 def primary_context(drv: Any, number: int, *, spinning: bool = True) -> Any:

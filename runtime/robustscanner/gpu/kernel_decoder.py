@@ -14,7 +14,7 @@ import numpy as np
 from robustscanner.errors import EngineError
 from robustscanner.gpu.bucket import Layout, Layouts, Rig, Size
 from robustscanner.gpu.crops import Cropper, DevicePicture
-from robustscanner.gpu.device import Gpu, first_line
+from robustscanner.gpu.device import Gpu, call_driver, first_line
 from robustscanner.gpu.kernels import (
     BLOCKS_OF_GROUP,
     HIDDEN_SIZE,
@@ -59,6 +59,7 @@ class KernelDecoder:
         if spec.network.hidden_size != HIDDEN_SIZE:
             raise EngineError(f"the decode kernel is for hidden size {HIDDEN_SIZE}, not {spec.network.hidden_size}")
         self._gpu, self._spec, self._cuda = gpu, spec, _bindings()
+        self._call = partial(call_driver, self._cuda)
         self._channels, half = _channels(next(iter(layouts.values())).memory, spec)
         self._module = self._call("cuModuleLoadData", image.read_bytes())
         gpu.own(self._unload)
@@ -158,15 +159,6 @@ class KernelDecoder:
     def _unload(self) -> None:
         with suppress(EngineError):  # of a GPU that failed
             self._call("cuModuleUnload", self._module)
-
-    def _call(self, name: str, *arguments: Any) -> Any:
-        try:
-            status, *values = getattr(self._cuda, name)(*arguments)
-        except (AttributeError, RuntimeError) as error:  # older bindings, or a driver that is older than they are
-            raise EngineError(f"{name}: {first_line(error)}") from None
-        if int(status):
-            raise EngineError(f"{name}: {getattr(status, 'name', status)}")
-        return values[0] if values else None
 
 
 class KernelBucket:

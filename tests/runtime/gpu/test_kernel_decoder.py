@@ -4,6 +4,7 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from convert.trt.kernel_weights import decode_weights
 from robustscanner.errors import EngineError
 from robustscanner.gpu import tensorrt_session
 from robustscanner.gpu.device import Gpu
+from robustscanner.gpu.kernel_decoder import _say_columns
 from robustscanner.gpu.kernels import DecodeCall, pack_weights
 from robustscanner.gpu.regions import WORD
 from robustscanner.gpu.tensorrt_session import TensorRTSession
@@ -185,3 +187,23 @@ def test_a_kernel_that_was_asked_for_has_to_run(bundle: Path, reference: OnnxSes
         teach(gpu)
         with pytest.raises(EngineError, match=r"decoder\.weights has 5 bytes, not"):
             open_(tmp_path, reference, decoder="kernel")
+
+
+def test_where_the_memory_tells_of_ctc_columns() -> None:
+    """As training/model/joint.py lays it out: one column before the first, and products of what says nothing."""
+    words, columns, classes = 3, 5, 4
+    posteriors = np.random.default_rng(0).dirichlet(np.ones(classes + 1), (words, columns)).astype(np.float32)
+    following = np.concatenate([posteriors[..., :-1], np.zeros((words, 1, classes), np.float32)], 1)
+    waits = np.zeros((words, columns + 1, columns + 1), np.float32)
+    for first in range(columns + 1):
+        for last in range(first + 1, columns + 1):
+            waits[:, first, last] = posteriors[:, first:last, -1].prod(1)
+    call = DecodeCall(columns=columns, classes=classes)
+    spec = SimpleNamespace(network=SimpleNamespace(ctc_weight=0.25))
+    _say_columns(call, {"ctc_following": following.ctypes.data, "ctc_waits": waits.ctypes.data}, spec)
+    assert call.ctc_weight == 0.25
+    for word, column in np.ndindex(words, columns):
+        label = call.labels + 4 * (word * call.label_word + column * call.label_step)
+        blank = call.blanks + 4 * (word * call.blank_word + column * call.blank_step)
+        assert list((ctypes.c_float * classes).from_address(label)) == posteriors[word, column, :-1].tolist()
+        assert ctypes.c_float.from_address(blank).value == posteriors[word, column, -1]
