@@ -49,7 +49,7 @@ def test_make_gpu(checkout: Path, tmp_path: Path) -> None:
     found["PYTHONPATH"] = os.pathsep.join([str(checkout / "tests" / "dry_run"), *filter(os.path.isdir, sys.path)])
     settings = [f"{name}={value}" for name, value in SETTINGS.items()]
     done = subprocess.run(
-        ["make", "gpu", *settings], cwd=checkout, env=found, capture_output=True, encoding="utf-8", timeout=600
+        ["make", "gpu", *settings], cwd=checkout, env=found, capture_output=True, encoding="utf-8", timeout=1800
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "4 passed" in done.stdout
