@@ -18,6 +18,7 @@ import pytest
 
 from convert.build_engine import main as build_engine
 from robustscanner import Recognizer, SessionOptions
+from tests.runtime.fake_model import SPEC, open_width, write_fake_model
 
 ROOT = Path(__file__).parents[1]
 BUILT = Path(os.environ.get("ROBUSTSCANNER_CPP", ROOT / "build" / "cpp" / "release"))
@@ -109,6 +110,15 @@ def test_crops_with_an_int8_engine(int8_engine: Path) -> None:
     assert cpp == python
 
 
+@pytest.mark.parametrize("batch", [1, 16])
+def test_canvases_as_wide_as_their_word(tmp_path: Path, batch: int) -> None:
+    """The fake model's scores tell how wide each canvas was."""
+    model = write_fake_model(tmp_path / "open.onnx", open_width())
+    cpp, python = outcomes("--engine", model, "--batch", str(batch), CROPS)
+    assert len({line.split(b"\t")[-1] for line in python[1].splitlines()}) > 30
+    assert cpp == python
+
+
 @pytest.mark.parametrize("options", [[], ["--json"], ["--csv", "--batch", "3", "--threads", "1"]])
 def test_every_kind_of_picture(pictures: Path, options: list[str]) -> None:
     cpp, python = outcomes("--engine", TINY, ".", "missing.png", *options, cwd=pictures)
@@ -185,6 +195,8 @@ def test_engines_that_are_none(pictures: Path, engine: str) -> None:
         {"batch": {"min": 1, "opt": "Ä" * 500, "max": 4}},
         {"files": {"../x": "0" * 64}},
         {"model": {"format": None}},
+        {"model": SPEC.to_dict() | {"input": {**SPEC.to_dict()["input"], "canvas_step_px": 12}}},
+        {"model": SPEC.to_dict() | {"network": {**SPEC.to_dict()["network"], "backbone": "large"}}},
     ],
 )
 def test_bundles_that_are_damaged(int8_engine: Path, pictures: Path, change: dict[str, object]) -> None:

@@ -132,6 +132,29 @@ TEST(DrawCanvas, TakesAllChannelsAndGaps) {
     EXPECT_THROW(draw_canvas({rgb.data(), 20, 60, Channels::rgb, 60}, first.data(), spec), ImageError);
 }
 
+TEST(SameWidth, CutsCanvasesThatShareAWidth) {
+    InputSpec spec;
+    spec.height_px = 2, spec.width_px = 16, spec.min_width_px = 4, spec.canvas_step_px = 8;
+    const auto groups = same_width({4, 16, 8}, spec);
+    const std::map<int, std::vector<std::size_t>> expected = {{8, {0, 2}}, {16, {1}}};
+    EXPECT_EQ(groups, expected);
+    EXPECT_TRUE(same_width({}, spec).empty());
+    Canvases canvases{16, Bytes(3 * canvas_bytes(spec)), {4, 16, 8}};
+    for (std::size_t at = 0; at < canvases.pixels.size(); ++at) canvases.pixels[at] = static_cast<std::uint8_t>(at);
+    const auto part = cut(canvases, groups.at(8), 8, spec);
+    EXPECT_EQ(part.width_px, 8);
+    EXPECT_EQ(part.valid_width, (std::vector<std::int32_t>{4, 8}));
+    ASSERT_EQ(part.pixels.size(), 2u * 2 * 8 * 3);
+    for (std::size_t line = 0; line < 4; ++line) {  // two of the first canvas, two of the last
+        const std::size_t from = (line < 2 ? line : line + 2) * 16 * 3;
+        for (std::size_t at = 0; at < 8 * 3; ++at) {
+            EXPECT_EQ(part.pixels[line * 8 * 3 + at], static_cast<std::uint8_t>(from + at));
+        }
+    }
+    spec.canvas_step_px = 0;
+    EXPECT_EQ(same_width({4, 16, 8}, spec).at(16).size(), 3u);
+}
+
 TEST(LoadImage, NamesThePath) {
     const auto complaint_of = [](const std::string& path) -> std::string {
         try {

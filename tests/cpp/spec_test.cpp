@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "robustscanner/charset.hpp"
@@ -49,10 +50,53 @@ TEST(Spec, IsRead) {
     EXPECT_EQ(spec.charset.unknown_id, 2);
     EXPECT_EQ(spec.input.width_rule, "ratio");  // the first files lack it
     EXPECT_EQ(spec.network.max_length, 12);
+    EXPECT_EQ(spec.input.canvas_step_px, 0);
+    EXPECT_EQ(spec.input.canvas_margin_px, 0);
+    EXPECT_TRUE(spec.network.blocks.empty());
+    EXPECT_EQ(spec.network.row_mixer, "lstm");
+    EXPECT_EQ(spec.network.ctc_weight, 0);
     auto other = good();
     other["input"]["width_rule"] = "scale";
     EXPECT_TRUE(spec == ModelSpec::from_json(good().dump()));
     EXPECT_TRUE(spec != ModelSpec::from_json(other.dump()));
+}
+
+Json open_width() {
+    auto data = good();
+    data["input"].update({{"width_px", 320}, {"canvas_step_px", 32}, {"canvas_margin_px", 16}});
+    data["network"].update({{"backbone", "small"}, {"blocks", {2, 2, 1}}, {"row_mixer", "conv"}, {"ctc_weight", 0.25}});
+    return data;
+}
+
+TEST(Spec, OfSmallIsRead) {
+    const auto spec = ModelSpec::from_json(open_width().dump());
+    EXPECT_EQ(spec.input.canvas_step_px, 32);
+    EXPECT_EQ(spec.input.canvas_margin_px, 16);
+    EXPECT_EQ(spec.network.backbone, "small");
+    EXPECT_EQ(spec.network.blocks, (std::vector<int>{2, 2, 1}));
+    EXPECT_EQ(spec.network.row_mixer, "conv");
+    EXPECT_EQ(spec.network.ctc_weight, 0.25);
+    for (const auto& [part, change] : {std::pair<const char*, Json>{"input", {{"canvas_step_px", 16}}},
+                                       {"input", {{"canvas_margin_px", 8}}},
+                                       {"network", {{"blocks", {3, 2, 1}}}},
+                                       {"network", {{"row_mixer", "lstm"}}},
+                                       {"network", {{"ctc_weight", 0.5}}}}) {
+        auto other = open_width();
+        other[part].update(change);
+        EXPECT_TRUE(spec != ModelSpec::from_json(other.dump())) << change;
+    }
+}
+
+TEST(Spec, CanvasesAreAsWideAsTheirWord) {
+    auto input = ModelSpec::from_json(open_width().dump()).input;
+    EXPECT_EQ(input.canvas_width(48), 64);  // with the margin 64
+    EXPECT_EQ(input.canvas_width(52), 96);
+    EXPECT_EQ(input.canvas_width(304), 320);
+    EXPECT_EQ(input.canvas_width(320), 320);
+    input.canvas_margin_px = std::numeric_limits<int>::max();
+    EXPECT_EQ(input.canvas_width(48), 320);
+    input.canvas_step_px = 0;
+    EXPECT_EQ(input.canvas_width(48), 320);
 }
 
 TEST(Spec, SaysWhatIsWrong) {
@@ -72,6 +116,24 @@ TEST(Spec, SaysWhatIsWrong) {
     EXPECT_EQ(complaint([](Json& d) { d["charset"]["class_count"] = 3; }), "charset: class_count 3 must be in 4…5");
     EXPECT_EQ(complaint([](Json& d) { d["input"]["scale"] = 0; }), "input: scale 0.0 must be positive");
     EXPECT_NE(complaint([](Json& d) { d["input"]["height_px"] = 1000000; }).find("canvas"), std::string::npos);
+    EXPECT_EQ(complaint([](Json& d) { d["input"]["canvas_margin_px"] = -1; }),
+              "input: canvas_step_px and canvas_margin_px must not be negative");
+    for (const int step : {6, 48, 200}) {  // no multiple of 4, no divisor of 160, too wide
+        EXPECT_EQ(complaint([step](Json& d) { d["input"]["canvas_step_px"] = step; }),
+                  "input: canvas_step_px must be a multiple of width_multiple_px and divide width_px");
+    }
+    EXPECT_EQ(complaint([](Json& d) { d["network"]["backbone"] = "large"; }),
+              "network: backbone \"large\" is none of r31, edge and small");
+    for (const auto& change : {Json{{"backbone", "edge"}, {"blocks", {1, 1, 1}}},
+                               Json{{"backbone", "small"}, {"blocks", {0, 1, 1}}},
+                               Json{{"backbone", "small"}, {"blocks", {1, 1}}}}) {
+        EXPECT_EQ(complaint([&](Json& d) { d["network"].update(change); }),
+                  "network: blocks are three counts of 1 or more, and of the small backbone only");
+    }
+    EXPECT_EQ(complaint([](Json& d) { d["network"]["row_mixer"] = "gru"; }),
+              "network: row_mixer \"gru\" is neither lstm nor conv");
+    EXPECT_EQ(complaint([](Json& d) { d["network"]["ctc_weight"] = 1.5; }),
+              "network: ctc_weight 1.5 is not within 0 and 1");
     EXPECT_THROW(ModelSpec::from_json("{"), SpecError);
     EXPECT_THROW(ModelSpec::from_json("[]"), SpecError);
 }

@@ -5,7 +5,7 @@ test sees in the text alone which picture was read, in which order, and whether 
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -29,10 +29,16 @@ class FakeOptions:
     opset: int = 17
     ir_version: int = 8
     batch: int | str = "N"
-    width_px: int = 160
+    width_px: int | str = 160  # "W": open
     score_scale: float = 1.0  # NaN: what broken weights give
     first_id: int = 0  # added to every character
     scores_name: str = "scores"
+
+
+def open_width() -> FakeOptions:
+    """Canvases as wide as their word and 8 px after it, in steps of 16 px."""
+    size = replace(SPEC.input, width_px=320, canvas_step_px=16, canvas_margin_px=8)
+    return FakeOptions(spec_json=replace(SPEC, input=size).to_json(), width_px="W")
 
 
 def write_fake_model(path: Path, options: FakeOptions = FakeOptions()) -> Path:
@@ -72,7 +78,8 @@ def _graph(options: FakeOptions, steps: int) -> onnx.GraphProto:
         "zero": np.array(0, np.int64),
         "tail": np.array([tail], np.int32),  # (1, T - 3)
         "zeros": np.zeros((1, steps - 3), np.int32),
-        "scale": np.array(options.score_scale / options.width_px, np.float32),
+        "scale": np.array(options.score_scale, np.float32),
+        "width_axis": np.array(2, np.int64),
         "ones": np.ones((1, steps - 1), np.float32),
         "column": np.array([1], np.int64),
     }
@@ -87,7 +94,11 @@ def _graph(options: FakeOptions, steps: int) -> onnx.GraphProto:
         helper.make_node("Add", ["blank", "tail"], ["ends"]),
         helper.make_node("Concat", ["word", "ends"], ["tokens"], axis=1),  # (N, T)
         helper.make_node("Cast", ["widths"], ["widths_px"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["widths_px", "scale"], ["first"]),
+        helper.make_node("Shape", ["images"], ["shape"]),
+        helper.make_node("Gather", ["shape", "width_axis"], ["canvas_width"]),
+        helper.make_node("Cast", ["canvas_width"], ["canvas_px"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["widths_px", "canvas_px"], ["filled"]),
+        helper.make_node("Mul", ["filled", "scale"], ["first"]),
         helper.make_node("Div", ["widths_px", "widths_px"], ["one"]),
         helper.make_node("Mul", ["one", "ones"], ["others"]),  # (N, T - 1)
         helper.make_node("Concat", ["first", "others"], [options.scores_name], axis=1),  # (N, T)

@@ -216,7 +216,7 @@ def test_shipped_model_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_onnxruntime_missing(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "robustscanner.onnx_session", raising=False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert "pip install onnxruntime" in refusal(engine)
+    assert "pip install 'robustscanner[cpu]'" in refusal(engine)
 
 
 def test_threads_must_be_positive() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_model import CHARACTERS, FakeOptions, picture_of, write_fake_model
+from fake_model import CHARACTERS, FakeOptions, open_width, picture_of, write_fake_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +30,19 @@ def test_order_and_chunks(engine: Path, batch_size: int) -> None:
     with Recognizer(engine, batch_size=batch_size, options=OPTIONS) as recognizer:
         assert [r.text for r in recognizer.read_batch([picture_of(text) for text in WORDS])] == WORDS
         assert recognizer.read_batch([]) == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 42])
+def test_canvases_as_wide_as_their_word(tmp_path: Path, batch_size: int) -> None:
+    """The score, of valid pixels in all, tells the canvas, and that no companion widens it."""
+    model = write_fake_model(tmp_path / "open.onnx", open_width())
+    widths = [48 + 4 * (7 * index % 40) for index in range(len(WORDS))]
+    pictures = [picture_of(text, width_px=width) for text, width in zip(WORDS, widths, strict=True)]
+    with Recognizer(model, batch_size=batch_size, options=OPTIONS) as recognizer:
+        readings = recognizer.read_batch(pictures)
+    assert [reading.text for reading in readings] == WORDS
+    expected = [width / (-(-(width + 8) // 16) * 16) for width in widths]
+    assert [reading.score for reading in readings] == pytest.approx(expected)
 
 
 def test_one_batch_at_a_time(engine: Path) -> None:

@@ -18,7 +18,7 @@ namespace {
 constexpr const char* spec_key = "robustscanner.spec";
 constexpr const char* export_again = "export it with convert/export_onnx.py";
 
-using Shape = std::vector<std::string>;  // "N" stands for a free dimension, "?" for one without a name
+using Shape = std::vector<std::string>;  // "N" and "W" stand for free dimensions, "?" for one without a name
 
 struct Tensor {
     ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
@@ -143,7 +143,8 @@ std::string names_of(const Tensors& tensors) {
 }
 
 Tensors tensors_for(const ModelSpec& spec) {
-    const auto height = std::to_string(spec.input.height_px), width = std::to_string(spec.input.width_px),
+    const auto height = std::to_string(spec.input.height_px),
+               width = spec.input.canvas_step_px ? "W" : std::to_string(spec.input.width_px),
                steps = std::to_string(spec.network.max_length);
     return {{"images", {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, {"N", height, width, "3"}}},
             {"valid_width", {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32, {"N"}}},
@@ -230,13 +231,13 @@ class OnnxSession : public Session {
     Result run_graph(const Canvases& canvases) {
         constexpr std::array<const char*, 2> inputs = {"images", "valid_width"}, outputs = {"tokens", "scores"};
         const auto count = static_cast<std::int64_t>(canvases.count());
-        const std::array<std::int64_t, 4> images = {count, spec_.input.height_px, spec_.input.width_px, 3};
+        const std::array<std::int64_t, 4> images = {count, spec_.input.height_px, canvases.width_px, 3};
         const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
         // ONNX Runtime only reads its inputs, though its tensors are not const.
         auto* pixels = const_cast<std::uint8_t*>(canvases.pixels.data());
         auto* widths = const_cast<std::int32_t*>(canvases.valid_width.data());
         const std::array<Ort::Value, 2> values = {
-            Ort::Value::CreateTensor(memory, pixels, canvases.count() * canvas_bytes(spec_.input), images.data(), 4),
+            Ort::Value::CreateTensor(memory, pixels, canvases.pixels.size(), images.data(), 4),
             Ort::Value::CreateTensor(memory, widths, canvases.count(), &count, 1)};
         const auto found = session_.Run({}, inputs.data(), values.data(), 2, outputs.data(), 2);
         return {items_of<std::int32_t>(found[0]), items_of<float>(found[1])};

@@ -59,6 +59,30 @@ int draw_canvas(const ImageView& image, std::uint8_t* canvas, const InputSpec& s
     return valid;
 }
 
+std::map<int, std::vector<std::size_t>> same_width(const std::vector<std::int32_t>& valid_width,
+                                                   const InputSpec& spec) {
+    std::map<int, std::vector<std::size_t>> rows;
+    for (std::size_t row = 0; row < valid_width.size(); ++row) {
+        rows[spec.canvas_width(valid_width[row])].push_back(row);
+    }
+    return rows;
+}
+
+Canvases cut(const Canvases& canvases, const std::vector<std::size_t>& rows, int width_px, const InputSpec& spec) {
+    const auto height = static_cast<std::size_t>(spec.height_px), kept = static_cast<std::size_t>(width_px) * 3,
+               whole = static_cast<std::size_t>(canvases.width_px) * 3;
+    Canvases part{width_px, {}, {}};
+    part.pixels.reserve(rows.size() * height * kept);
+    for (const auto row : rows) {
+        part.valid_width.push_back(canvases.valid_width[row]);
+        for (std::size_t line = row * height; line < (row + 1) * height; ++line) {
+            const auto* pixels = &canvases.pixels[line * whole];
+            part.pixels.insert(part.pixels.end(), pixels, pixels + kept);
+        }
+    }
+    return part;
+}
+
 std::size_t canvas_bytes(const InputSpec& spec) {
     return static_cast<std::size_t>(spec.height_px) * static_cast<std::size_t>(spec.width_px) * 3;
 }

@@ -50,8 +50,7 @@ void Recognizer::read_each(const std::vector<Source>& images,
 
 std::vector<Outcome> Recognizer::read_chunk(const Source* images, std::size_t count) const {
     const auto& input = spec().input;
-    Canvases canvases;
-    canvases.pixels.resize(count * canvas_bytes(input));
+    Canvases canvases{input.width_px, std::vector<std::uint8_t>(count * canvas_bytes(input)), {}};
     std::vector<Outcome> outcomes(count);
     std::vector<std::size_t> good;
     for (std::size_t index = 0; index < count; ++index) {
@@ -69,13 +68,16 @@ std::vector<Outcome> Recognizer::read_chunk(const Source* images, std::size_t co
 }
 
 std::vector<Reading> Recognizer::read_canvases(const Canvases& canvases) const {
-    std::vector<Reading> readings;
-    if (!canvases.count()) return readings;
-    const auto result = session_->run(canvases);
+    const auto& input = spec().input;
     const int steps = spec().network.max_length;
-    for (std::size_t row = 0; row < canvases.count(); ++row) {
-        const auto start = row * static_cast<std::size_t>(steps);
-        readings.push_back(charset_.decode(&result.tokens[start], &result.scores[start], steps));
+    std::vector<Reading> readings(canvases.count());
+    for (const auto& [width, rows] : same_width(canvases.valid_width, input)) {
+        const bool all = width == canvases.width_px && rows.size() == canvases.count();
+        const auto result = all ? session_->run(canvases) : session_->run(cut(canvases, rows, width, input));
+        for (std::size_t at = 0; at < rows.size(); ++at) {
+            const auto start = at * static_cast<std::size_t>(steps);
+            readings[rows[at]] = charset_.decode(&result.tokens[start], &result.scores[start], steps);
+        }
     }
     return readings;
 }

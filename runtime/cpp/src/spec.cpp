@@ -1,6 +1,7 @@
 #include "robustscanner/spec.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <limits>
 #include <set>
 #include <tuple>
@@ -127,17 +128,35 @@ void check(const InputSpec& spec) {
         throw SpecError("input: width_px and min_width_px must be multiples of width_multiple_px");
     }
     if (!(spec.scale > 0)) throw SpecError("input: scale " + shown(spec.scale) + " must be positive");
+    if (spec.canvas_step_px < 0 || spec.canvas_margin_px < 0) {
+        throw SpecError("input: canvas_step_px and canvas_margin_px must not be negative");
+    }
+    if (spec.canvas_step_px &&
+        (spec.canvas_step_px % spec.width_multiple_px || spec.width_px % spec.canvas_step_px)) {
+        throw SpecError("input: canvas_step_px must be a multiple of width_multiple_px and divide width_px");
+    }
     if (std::max(spec.height_px, spec.width_px) > max_canvas_px) {
         throw SpecError("input: a canvas of more than " + std::to_string(max_canvas_px) + " pixels a side");
     }
 }
 
 void check(const NetworkSpec& spec) {
-    if (spec.backbone != "r31" && spec.backbone != "edge") {
-        throw SpecError("network: backbone " + shown(spec.backbone) + " is neither r31 nor edge");
+    if (spec.backbone != "r31" && spec.backbone != "edge" && spec.backbone != "small") {
+        throw SpecError("network: backbone " + shown(spec.backbone) + " is none of r31, edge and small");
     }
     if (!spec.widths.empty() && (spec.backbone != "edge" || spec.widths.size() != 4)) {
         throw SpecError("network: widths are four channel counts, and of the edge backbone only");
+    }
+    const auto& blocks = spec.blocks;
+    if (!blocks.empty() &&
+        (spec.backbone != "small" || blocks.size() != 3 || *std::min_element(blocks.begin(), blocks.end()) < 1)) {
+        throw SpecError("network: blocks are three counts of 1 or more, and of the small backbone only");
+    }
+    if (spec.row_mixer != "lstm" && spec.row_mixer != "conv") {
+        throw SpecError("network: row_mixer " + shown(spec.row_mixer) + " is neither lstm nor conv");
+    }
+    if (!(0 <= spec.ctc_weight && spec.ctc_weight <= 1)) {
+        throw SpecError("network: ctc_weight " + shown(spec.ctc_weight) + " is not within 0 and 1");
     }
     if (spec.hidden_size < 1 || spec.max_length < 1) {
         throw SpecError("network: hidden_size and max_length must be positive");
@@ -173,7 +192,9 @@ InputSpec input_from(const Json& data) {
                   {"width_rule", Kind::text, true},
                   {"resize", Kind::text},
                   {"mean", Kind::number},
-                  {"scale", Kind::number}},
+                  {"scale", Kind::number},
+                  {"canvas_step_px", Kind::whole, true},
+                  {"canvas_margin_px", Kind::whole, true}},
                  "input");
     InputSpec spec;
     data["height_px"].get_to(spec.height_px);
@@ -184,20 +205,30 @@ InputSpec input_from(const Json& data) {
     data["resize"].get_to(spec.resize);
     data["mean"].get_to(spec.mean);
     data["scale"].get_to(spec.scale);
+    spec.canvas_step_px = data.value("canvas_step_px", spec.canvas_step_px);
+    spec.canvas_margin_px = data.value("canvas_margin_px", spec.canvas_margin_px);
     check(spec);
     return spec;
 }
 
 NetworkSpec network_from(const Json& data) {
-    check_fields(
-        data,
-        {{"backbone", Kind::text}, {"hidden_size", Kind::whole}, {"max_length", Kind::whole}, {"widths", Kind::wholes}},
-        "network");
+    check_fields(data,
+                 {{"backbone", Kind::text},
+                  {"hidden_size", Kind::whole},
+                  {"max_length", Kind::whole},
+                  {"widths", Kind::wholes},
+                  {"blocks", Kind::wholes, true},
+                  {"row_mixer", Kind::text, true},
+                  {"ctc_weight", Kind::number, true}},
+                 "network");
     NetworkSpec spec;
     data["backbone"].get_to(spec.backbone);
     data["hidden_size"].get_to(spec.hidden_size);
     data["max_length"].get_to(spec.max_length);
     data["widths"].get_to(spec.widths);
+    spec.blocks = data.value("blocks", spec.blocks);
+    spec.row_mixer = data.value("row_mixer", spec.row_mixer);
+    spec.ctc_weight = data.value("ctc_weight", spec.ctc_weight);
     check(spec);
     return spec;
 }
@@ -208,10 +239,13 @@ auto parts(const CharsetSpec& spec) {
 
 auto parts(const InputSpec& spec) {
     return std::tie(spec.height_px, spec.width_px, spec.min_width_px, spec.width_multiple_px, spec.width_rule,
-                    spec.resize, spec.mean, spec.scale);
+                    spec.resize, spec.mean, spec.scale, spec.canvas_step_px, spec.canvas_margin_px);
 }
 
-auto parts(const NetworkSpec& spec) { return std::tie(spec.backbone, spec.hidden_size, spec.max_length, spec.widths); }
+auto parts(const NetworkSpec& spec) {
+    return std::tie(spec.backbone, spec.hidden_size, spec.max_length, spec.widths, spec.blocks, spec.row_mixer,
+                    spec.ctc_weight);
+}
 
 const Json& part(const Json& data, const char* name) {
     static const Json none;
@@ -219,6 +253,13 @@ const Json& part(const Json& data, const char* name) {
 }
 
 }  // namespace
+
+int InputSpec::canvas_width(int valid_width) const {
+    if (!canvas_step_px) return width_px;
+    const auto needed = std::int64_t{valid_width} + canvas_margin_px;
+    const auto rounded = (needed + canvas_step_px - 1) / canvas_step_px * canvas_step_px;
+    return static_cast<int>(std::min<std::int64_t>(width_px, rounded));
+}
 
 std::set<std::string> without(const std::set<std::string>& left, const std::set<std::string>& right) {
     std::set<std::string> result;

@@ -73,7 +73,8 @@ class Worker {
     Schedule choose(const GpuOptions& options) {
         if (options.steps_per_launch && options.lookahead) return {*options.steps_per_launch, *options.lookahead};
         auto bucket = std::make_unique<Bucket>(rig_, buckets_.front());
-        bucket->fill({std::vector<std::uint8_t>(canvas_bytes(rig_.spec.input)), {rig_.spec.input.width_px}}, 0, 1);
+        const auto& input = rig_.spec.input;
+        bucket->fill({input.width_px, std::vector<std::uint8_t>(canvas_bytes(input)), {input.width_px}}, 0, 1);
         const auto schedule =
             choose_schedule(bucket->measure(), rig_.steps, options.steps_per_launch, options.lookahead);
         bucket->prepare(schedule.steps_per_launch);

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,7 @@ struct Image {
 
 // What the graph takes. Rows from `valid_width.size()` on are spare.
 struct Canvases {
+    int width_px = 0;                       // of all of them
     std::vector<std::uint8_t> pixels;       // (N, height, width, 3) RGB
     std::vector<std::int32_t> valid_width;  // (N,) pixels of each canvas that hold the word
 
@@ -53,10 +55,19 @@ ROBUSTSCANNER_EXPORT Image decode_image(const std::uint8_t* data, std::size_t si
 ROBUSTSCANNER_EXPORT int fitted_width(int height, int width, const InputSpec& spec);
 
 // Resizes a picture into a canvas [height, width, 3], blackens the rest, and returns the valid width in pixels.
+// The canvas has the spec's full width; what the word needs of it is `spec.canvas_width` of what is returned.
 // Throws ImageError when there is no picture, or one of another kind.
 ROBUSTSCANNER_EXPORT int draw_canvas(const ImageView& image, std::uint8_t* canvas, const InputSpec& spec);
 
-// Bytes of one canvas.
+// Canvas width in pixels to the rows that share it, by their valid widths: no text depends on its companions.
+ROBUSTSCANNER_EXPORT std::map<int, std::vector<std::size_t>> same_width(const std::vector<std::int32_t>& valid_width,
+                                                                        const InputSpec& spec);
+
+// Some rows of canvases, cut to `width_px`.
+ROBUSTSCANNER_EXPORT Canvases cut(const Canvases& canvases, const std::vector<std::size_t>& rows, int width_px,
+                                  const InputSpec& spec);
+
+// Bytes of one canvas of full width.
 ROBUSTSCANNER_EXPORT std::size_t canvas_bytes(const InputSpec& spec);
 
 }  // namespace robustscanner

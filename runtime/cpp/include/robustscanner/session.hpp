@@ -61,7 +61,8 @@ class ROBUSTSCANNER_EXPORT Session {
     // What it is and how it runs, in a line.
     virtual std::string description() const = 0;
 
-    // Reads canvases, at least one. Throws EngineError: the run failed, or the result is no probability.
+    // Reads canvases, at least one, of a width that the spec has. Throws EngineError: the run failed, or the result
+    // is no probability.
     virtual Result run(const Canvases& canvases) = 0;
 };
 

@@ -29,14 +29,24 @@ struct InputSpec {
     std::string resize = "linear";     // or "area": averages when it shrinks, so no aliasing
     double mean = 127.5;               // the graph computes (pixel - mean) / scale
     double scale = 127.5;
+    // 0: every canvas is width_px wide. Otherwise a word's canvas is only as wide as the word and a margin after it,
+    // rounded up to a multiple of the step, so that short words cost less. It depends on the word alone.
+    int canvas_step_px = 0;
+    int canvas_margin_px = 0;
+
+    // Width in pixels of the canvas for a word that is `valid_width` pixels wide on it.
+    ROBUSTSCANNER_EXPORT int canvas_width(int valid_width) const;
 };
 
-// Which RobustScanner: the paper's or the small one.
+// Which RobustScanner: the paper's or a small one.
 struct NetworkSpec {
-    std::string backbone = "r31";  // or "edge"
-    int hidden_size = 128;         // of keys, queries, embeddings and LSTM states
-    int max_length = 40;           // decoding steps T, the end token included
-    std::vector<int> widths;       // channels of edge's four stages; empty: its own
+    std::string backbone = "r31";    // "edge" or "small"
+    int hidden_size = 128;           // of keys, queries, embeddings and LSTM states
+    int max_length = 40;             // decoding steps T, the end token included
+    std::vector<int> widths;         // channels of edge's four stages; empty: its own
+    std::vector<int> blocks;         // in small's three stages; empty: its own
+    std::string row_mixer = "lstm";  // of the position branch: "lstm", the paper's, or "conv"
+    double ctc_weight = 0;           // share of CTC in the choice of every character; 0: attention alone
 };
 
 // Everything that is needed to call a model.
