@@ -248,19 +248,15 @@ def _is_turned(memory: Layout) -> bool:
 def _say_columns(call: DecodeCall, addresses: Mapping[str, int], spec: ModelSpec) -> None:
     """Where the memory tells of CTC's columns; before the first there is one more (training/model/joint.py)."""
     aligned = call.columns + 1
-    call.ctc_weight = _ctc_weight(spec)
+    call.ctc_weight = spec.network.ctc_weight
     call.labels, call.label_step, call.label_word = addresses["ctc_following"], call.classes, aligned * call.classes
     call.blanks = addresses["ctc_waits"] + 4  # [r, r + 1]: column r + 1 says nothing
     call.blank_step, call.blank_word = aligned + 1, aligned * aligned
 
 
-def _ctc_weight(spec: ModelSpec) -> float:
-    return float(getattr(spec.network, "ctc_weight", 0.0))
-
-
 def _channels(memory: Layout, spec: ModelSpec) -> tuple[int, bool]:
     """C, and whether the values are half; all else is float in any case."""
-    wanted = (*MEMORY, *(CTC_MEMORY if _ctc_weight(spec) else ()))
+    wanted = (*MEMORY, *(CTC_MEMORY if spec.network.ctc_weight else ()))
     if missing := [name for name in wanted if name not in memory.tensors]:
         raise EngineError(f"the encoder gives no {missing[0]}; {REBUILD}")
     if unknown := [name for name in memory.tensors if name not in (*wanted, *_UNREAD)]:
@@ -275,6 +271,6 @@ def _channels(memory: Layout, spec: ModelSpec) -> tuple[int, bool]:
 def _sizes(size: Size, layouts: Layouts, spec: ModelSpec) -> DecodeSizes:
     memory, (channels, _) = layouts.memory, _channels(layouts.memory, spec)
     places = memory.shapes["keys"][1 if _is_turned(memory) else 2]
-    columns = memory.shapes["ctc_following"][1] - 1 if _ctc_weight(spec) else 0
+    columns = memory.shapes["ctc_following"][1] - 1 if spec.network.ctc_weight else 0
     classes, steps = spec.charset.class_count, spec.network.max_length
     return DecodeSizes(size.pictures, places, channels, classes, steps, columns)

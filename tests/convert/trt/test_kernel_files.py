@@ -35,12 +35,12 @@ def test_both_files(edge: tuple[onnx.ModelProto, ModelSpec], tmp_path: Path) -> 
     step = write_kernels(tmp_path, model, encoder, spec, ["sm_87"])
     assert (step["targets"], step["precision"]) == ("sm_87", "fp16")
     assert b"robustscanner_decode_half" in (tmp_path / KERNELS_NAME).read_bytes()
-    layout, size_bytes = weight_layout(spec, 160, half=True)
+    graph = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    layout, size_bytes = weight_layout(spec, len(graph["classifier"]), half=True)
     packed = np.fromfile(tmp_path / WEIGHTS_NAME, np.uint8)
     assert packed.nbytes == size_bytes
     weight = layout["classifier"]
-    stored = packed[weight.offset :][: 2 * 160 * spec.charset.class_count].view(np.float16).reshape(weight.shape)
-    graph = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    stored = packed[weight.offset :][: 2 * graph["classifier"].size].view(np.float16).reshape(weight.shape)
     np.testing.assert_array_equal(stored, graph["classifier"].astype(np.float16))
 
 

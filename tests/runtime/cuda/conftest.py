@@ -15,7 +15,7 @@ from reference import MEMORY, Arrays
 from convert.graph.export import build_graph
 from convert.trt.kernel_weights import decode_weights
 from robustscanner.preprocess import Image, load_image, make_batch
-from robustscanner.spec import ModelSpec
+from robustscanner.spec import ModelSpec, NetworkSpec
 from tests.convert.conftest import ROOT
 from training.checkpoint import load_checkpoint
 from training.model.robustscanner import RobustScanner
@@ -36,11 +36,12 @@ class Words:
     scores: np.ndarray
 
     @property
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, Any]:
         """What a call says of the model."""
         charset = self.model.spec.charset
         ids = {"start_id": charset.start_id, "end_id": charset.end_id, "pad_id": charset.pad_id}
-        return {"steps": self.model.spec.network.max_length, **ids}
+        network = self.model.spec.network
+        return {"steps": network.max_length, "ctc_weight": network.ctc_weight, **ids}
 
     def kernel_weights(self, *, half: bool) -> Arrays:
         return decode_weights(self.weights, np.float16 if half else np.float32)
@@ -71,14 +72,18 @@ def _beside(left: Image, right: Image) -> Image:
 
 def words_of(model: RobustScanner, graph: onnx.ModelProto, images: np.ndarray, widths: np.ndarray) -> Words:
     """Runs the graph, whose memory is asked for beside its text."""
-    for name in MEMORY:
+    wanted = [*MEMORY, *(("ctc_following", "ctc_waits") if model.spec.network.ctc_weight else ())]
+    for name in wanted:
         graph.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    names = ["tokens", "scores", *MEMORY]
+    names = ["tokens", "scores", *wanted]
     read = dict(zip(names, session.run(names, {"images": images, "valid_width": widths}), strict=True))
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
     memory = {name: read[name] for name in MEMORY}
     memory["mask"] = memory["mask"][:, 0]
+    if "ctc_waits" in read:  # see training/model/joint.py
+        memory["labels"] = np.ascontiguousarray(read["ctc_following"][:, :-1])
+        memory["blanks"] = np.ascontiguousarray(np.diagonal(read["ctc_waits"], 1, 1, 2)[:, :, None])
     if "fusion" in weights:  # multiplied in the loop; in an engine it is in the values
         memory["values"] = memory["values"] @ weights["fusion"]
     return Words(model, weights, memory, widths, read["tokens"], read["scores"])
@@ -111,4 +116,18 @@ def r31() -> Words:
         last.weight /= spread[:, None]
         last.bias.copy_((last.bias - mean) / spread)
         last.bias[model.spec.charset.end_id] += 1.5
+    return words_of(model, build_graph(model, fold_values=True), images, widths)
+
+
+@pytest.fixture(scope="session")
+def joint() -> Words:
+    """A model in which CTC has a say, with random weights, on 16 crops."""
+    torch.manual_seed(1)
+    model = RobustScanner(ModelSpec("joint", network=NetworkSpec("edge", ctc_weight=0.4))).eval()
+    with torch.no_grad():
+        model.encoder.weight.mul_(4)
+        model.ctc_head.weight.mul_(6)
+        model.decoder.prediction.weight.mul_(20)
+        model.ctc_head.bias[-1] += 1
+    images, widths = make_batch(crops()[:16], model.spec.input)
     return words_of(model, build_graph(model, fold_values=True), images, widths)

@@ -112,7 +112,7 @@ def decode(
     fill(call, {**memory, **weights, **results}, scratch)
     half = weights["classifier"].dtype == np.float16
     assert library().robustscanner_decode(ctypes.byref(call), config, int(half), int(clusters)) > 0
-    return results
+    return results | {"ctc_weight": np.array(call.ctc_weight)}
 
 
 def rows(

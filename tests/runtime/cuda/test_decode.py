@@ -15,13 +15,14 @@ from robustscanner.gpu.kernels import DecodeCall, DecodeSizes, Room, plan_launch
 LOGITS = {False: 1e-4, True: 1e-2}  # float, half
 
 
-def check_choices(words: Words, found: Arrays, rows: range, **scoring: np.ndarray | float) -> None:
-    """Every word is what its logits say, then pad and 1."""
+def check_choices(words: Words, memory: Arrays, found: Arrays, rows: range) -> None:
+    """Every word is what its logits say, with the mask and the CTC columns of the memory, then pad and 1."""
     charset, steps = words.model.spec.charset, words.model.spec.network.max_length
-    per_word = {name: scoring.pop(name) for name in ("posteriors",) if name in scoring}
+    weight = found["ctc_weight"].item()
     for word in rows:
-        own = {name: array[word] for name, array in per_word.items()}
-        tokens, scores = choices(found["logits"][word], charset, **own, **scoring)
+        columns = np.concatenate([memory["labels"][word], memory["blanks"][word]], 1) if "labels" in memory else None
+        scoring = {"allowed": memory.get("allowed"), "posteriors": columns, "ctc_weight": weight}
+        tokens, scores = choices(found["logits"][word], charset, **scoring)
         length = found["lengths"][word]
         assert found["tokens"][word].tolist() == tokens + [charset.pad_id] * (steps - length)
         np.testing.assert_allclose(found["scores"][word, :length], scores, atol=2e-5)
@@ -57,7 +58,7 @@ def test_reads_r31_as_onnx_runtime(r31: Words, batch: int, half: bool) -> None:
     found = decode(memory, r31.kernel_weights(half=half), r31.sizes, clusters=batch > 1, groups=2, tile=4)
     if not half:  # random weights: a rounding may say another letter
         assert found["tokens"].tolist() == r31.tokens[16 - batch :].tolist()
-    check_choices(r31, found, range(batch))
+    check_choices(r31, memory, found, range(batch))
     assert largest_difference(r31, memory, found, half=half) < LOGITS[half]
 
 
@@ -100,10 +101,10 @@ def test_words_of_1_to_39_letters(edge: Words) -> None:
         allowed[:letters, end] = -1e9
         allowed[letters] = -1e9
         allowed[letters, end] = 0
-        memory = edge.part([letters], half=False)
-        found = decode({**memory, "allowed": allowed}, weights, edge.sizes, clusters=letters % 2 == 1)
+        memory = {**edge.part([letters], half=False), "allowed": allowed}
+        found = decode(memory, weights, edge.sizes, clusters=letters % 2 == 1)
         assert found["lengths"].tolist() == [letters + 1]
-        check_choices(edge, found, range(1), allowed=allowed)
+        check_choices(edge, memory, found, range(1))
         assert largest_difference(edge, memory, found, half=False) < LOGITS[False]
 
 
@@ -111,10 +112,9 @@ def test_an_alphabet(edge: Words) -> None:
     """A mask of one row holds for every step."""
     allowed = np.full((1, len(edge.weights["classifier_bias"])), -1e9, np.float32)
     allowed[0, :10] = allowed[0, edge.sizes["end_id"]] = 0
-    found = decode(
-        {**edge.part(slice(0, 8), half=False), "allowed": allowed}, edge.kernel_weights(half=False), edge.sizes, tile=8
-    )
-    check_choices(edge, found, range(8), allowed=allowed)
+    memory = {**edge.part(slice(0, 8), half=False), "allowed": allowed}
+    found = decode(memory, edge.kernel_weights(half=False), edge.sizes, tile=8)
+    check_choices(edge, memory, found, range(8))
     assert set(np.unique(found["tokens"])) <= {*range(10), edge.sizes["end_id"], edge.sizes["pad_id"]}
 
 
@@ -132,17 +132,31 @@ def posteriors_of(words: int, columns: int, classes: int, tokens: np.ndarray, en
     return found.astype(np.float32)
 
 
+@pytest.mark.parametrize("half", [False, True], ids=["float", "half"])
+def test_reads_jointly_as_onnx_runtime(joint: Words, half: bool) -> None:
+    """What CTC's columns say comes from the encoder."""
+    memory = joint.part(slice(None), half=half)
+    found = decode(memory, joint.kernel_weights(half=half), joint.sizes, groups=2, tile=8, clusters=half)
+    if not half:  # random weights: a rounding may say another letter
+        assert found["tokens"].tolist() == joint.tokens.tolist()
+        np.testing.assert_allclose(found["scores"], joint.scores, atol=1e-3)
+    check_choices(joint, memory, found, range(16))
+    alone = {name: array for name, array in memory.items() if name not in ("labels", "blanks")}
+    without = decode(alone, joint.kernel_weights(half=half), joint.sizes, groups=2, tile=8)
+    assert without["tokens"].tolist() != found["tokens"].tolist()  # it has a say
+
+
 @pytest.mark.parametrize("config", [LIGHT, SHUFFLED])
 @pytest.mark.parametrize("weight", [0.3, 0.9])
 def test_joint_scoring(edge: Words, config: int, weight: float) -> None:
     count = 24 if config == LIGHT else 2
     classes = len(edge.weights["classifier_bias"])
     posteriors = posteriors_of(count, 80, classes, edge.tokens, edge.sizes["end_id"])
-    said = {"labels": posteriors, "blanks": np.ascontiguousarray(posteriors[:, :, -1:])}
+    said = {"labels": posteriors[:, :, :-1].copy(), "blanks": posteriors[:, :, -1:].copy()}
     memory = {**edge.part(slice(0, count), half=False), **said}
     sizes = {**edge.sizes, "ctc_weight": weight}
     found = decode(memory, edge.kernel_weights(half=False), sizes, config=config, tile=8, clusters=weight > 0.5)
-    check_choices(edge, found, range(count), posteriors=posteriors, ctc_weight=weight)
+    check_choices(edge, memory, found, range(count))
     if config == LIGHT and weight > 0.5:
         assert found["tokens"].tolist() != edge.tokens[:count].tolist()  # it has a say
 

@@ -6,16 +6,17 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from emulation import GPU, LIGHT, SHUFFLED, TINY, Scratch, library, rows
 
+from convert.graph.export import build_graph, simplify
 from convert.graph.model_file import load_model
 from convert.graph.split import split
 from convert.trt.row_cut import SHARES, STATES, RowCut, cut_rows
 from robustscanner.gpu.kernels import Room, RowsCall, RowsSizes, plan_launch
-from tests.convert.conftest import ROOT
+from robustscanner.spec import ModelSpec, NetworkSpec
 from tests.convert.conftest import TINY as TINY_MODEL
-
-EDGE = ROOT / "runtime" / "robustscanner" / "models" / "edge.onnx"
+from training.model.robustscanner import RobustScanner
 
 
 def run(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -34,11 +35,25 @@ def wave(cut: RowCut, shares: np.ndarray, *, half: bool = False, **launch: int |
     return rows(sequences, weights, **launch).astype(np.float32).reshape(n, height, width, gates // 4)
 
 
+@pytest.fixture(scope="module")
+def edge() -> onnx.ModelProto:
+    """The encoder of a network with 128 hidden units, random and loud."""
+    torch.manual_seed(0)
+    model = RobustScanner(ModelSpec("edge-random", network=NetworkSpec("edge"))).eval()
+    with torch.no_grad():
+        model.encoder.weight.mul_(8)
+        for weight in model.decoder.position.position_aware.rnn.parameters():
+            weight.mul_(2)
+    return split(simplify(build_graph(model, fold_values=True)), model.spec)[0]
+
+
 @pytest.fixture(scope="module", params=["tiny", "edge"])
 def cut(request: pytest.FixtureRequest) -> tuple[onnx.ModelProto, RowCut, int]:
     """An encoder, its halves, and how the CPU plays a GPU for its hidden size."""
-    path, config = {"tiny": (TINY_MODEL, TINY), "edge": (EDGE, LIGHT)}[request.param]
-    encoder = split(*load_model(path)[:2])[0]
+    if request.param == "tiny":
+        encoder, config = split(*load_model(TINY_MODEL)[:2])[0], TINY
+    else:
+        encoder, config = request.getfixturevalue("edge"), LIGHT
     return encoder, cut_rows(encoder), config
 
 
@@ -63,9 +78,8 @@ def test_both_halves_and_the_kernel_are_the_encoder(
 
 @pytest.mark.parametrize("config", [SHUFFLED, GPU])
 @pytest.mark.parametrize("half", [False, True])
-def test_the_threads_of_a_gpu(config: int, half: bool) -> None:
-    encoder = split(*load_model(EDGE)[:2])[0]
-    halves = cut_rows(encoder)
+def test_the_threads_of_a_gpu(edge: onnx.ModelProto, config: int, half: bool) -> None:
+    halves = cut_rows(edge)
     shares = run(halves.front, pictures(1))[SHARES]
     if config == GPU:
         shares = np.ascontiguousarray(shares[:, :1, :6])  # 2,048 threads take their time

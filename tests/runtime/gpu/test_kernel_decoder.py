@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+import torch
 from fake_gpu import FakeGpu, installed, plan
 from onnx import numpy_helper
 
+from convert.graph.export import export
 from convert.graph.split import split
 from convert.trt.attention import fuse_attention
 from convert.trt.half import to_half
@@ -26,6 +28,9 @@ from robustscanner.gpu.tensorrt_session import TensorRTSession
 from robustscanner.onnx_session import OnnxSession
 from robustscanner.preprocess import load_image, make_batch
 from robustscanner.session import GpuOptions, SessionOptions
+from robustscanner.spec import ModelSpec, NetworkSpec
+from training.checkpoint import save_checkpoint
+from training.model.robustscanner import RobustScanner
 
 ROOT = Path(__file__).parents[3]
 EDGE = ROOT / "runtime" / "robustscanner" / "models" / "edge.onnx"
@@ -43,21 +48,25 @@ def reference() -> Iterator[OnnxSession]:
         yield session
 
 
-@pytest.fixture(scope="module", params=["float", "half, turned"])
-def bundle(request: pytest.FixtureRequest, reference: OnnxSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_bundle(folder: Path, path: Path, spec: ModelSpec, *, half: bool) -> Path:
     """Both plans, weights, and what stands for compiled kernels."""
-    folder, model = tmp_path_factory.mktemp("bundle"), onnx.load(EDGE)
-    encoder, decoder = split(model, reference.spec)
-    kind = np.float32
-    if request.param != "float":
-        encoder, decoder = (to_half(half, ("values", "position")) for half in fuse_attention(encoder, decoder))
-        kind = np.float16
-    for name, half in zip(PLAN_NAMES, (encoder, decoder), strict=True):
-        (folder / name).write_bytes(plan(half, largest=LARGEST))
+    model = onnx.load(path)
+    encoder, decoder = split(model, spec)
+    if half:
+        encoder, decoder = (to_half(part, ("values", "position")) for part in fuse_attention(encoder, decoder))
+    for name, part in zip(PLAN_NAMES, (encoder, decoder), strict=True):
+        (folder / name).write_bytes(plan(part, largest=LARGEST))
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     (folder / KERNEL_NAMES[0]).write_bytes(b"compiled")
-    (folder / KERNEL_NAMES[1]).write_bytes(pack_weights(decode_weights(weights, kind), reference.spec))
+    packed = pack_weights(decode_weights(weights, np.float16 if half else np.float32), spec)
+    (folder / KERNEL_NAMES[1]).write_bytes(packed)
     return folder
+
+
+@pytest.fixture(scope="module", params=["float", "half, turned"])
+def bundle(request: pytest.FixtureRequest, reference: OnnxSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    half = request.param != "float"
+    return write_bundle(tmp_path_factory.mktemp("bundle"), EDGE, reference.spec, half=half)
 
 
 def teach(gpu: FakeGpu) -> None:
@@ -187,6 +196,24 @@ def test_a_kernel_that_was_asked_for_has_to_run(bundle: Path, reference: OnnxSes
         teach(gpu)
         with pytest.raises(EngineError, match=r"decoder\.weights has 5 bytes, not"):
             open_(tmp_path, reference, decoder="kernel")
+
+
+def test_joint_scoring(tmp_path: Path) -> None:
+    """A model in which CTC has a say, with random weights."""
+    torch.manual_seed(1)
+    model = RobustScanner(ModelSpec("joint", network=NetworkSpec("edge", ctc_weight=0.4))).eval()
+    with torch.no_grad():
+        model.encoder.weight.mul_(4)
+        model.ctc_head.weight.mul_(6)
+        model.decoder.prediction.weight.mul_(20)
+    save_checkpoint(tmp_path / "joint.safetensors", model, [])
+    export(tmp_path / "joint.safetensors", tmp_path / "joint.onnx", fold_values=False, force=False)
+    with OnnxSession(tmp_path / "joint.onnx", SessionOptions(threads=1)) as joint:
+        given, folder = pictures(joint, 3), write_bundle(tmp_path, tmp_path / "joint.onnx", joint.spec, half=False)
+        with installed(FakeGpu()) as gpu:
+            teach(gpu)
+            with open_(folder, joint, decoder="kernel") as session:
+                assert session.run(*given)[0].tolist() == joint.run(*given)[0].tolist()
 
 
 def test_where_the_memory_tells_of_ctc_columns() -> None:
