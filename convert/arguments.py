@@ -20,8 +20,8 @@ MEASURED = ("max", "entropy", "percentile", "mse")  # methods of choosing ranges
 METHODS = (*MEASURED, "qat")
 
 
-def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to calibrate with, and what to put into 8 bits."""
+def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to calibrate with."""
     parser.add_argument(
         "--calib-data",
         type=Path,
@@ -38,6 +38,11 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
         default="max",
         help="how ranges are chosen; qat: as quantisation-aware training left them (default: %(default)s)",
     )
+
+
+def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to calibrate with, and what to put into 8 bits."""
+    add_crop_arguments(parser)
     parser.add_argument(
         "--exclude",
         action="append",

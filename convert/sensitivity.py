@@ -15,7 +15,7 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
 from robustscanner.program import exit_status
 from robustscanner.scoring import add_protocol_argument
 
-from .arguments import CALIB_DATA, MEASURED, METHODS, load_crops
+from .arguments import MEASURED, add_crop_arguments, load_crops
 
 if TYPE_CHECKING:
     from .accuracy.trial import Trial, Trials
@@ -39,18 +39,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("model", nargs="?", type=Path, metavar="MODEL", help="NAME.onnx or checkpoint")
-    parser.add_argument("--calib-data", type=Path, default=CALIB_DATA, metavar="DIR", help="folder with labels.tsv")
-    parser.add_argument(
-        "--calib-images", type=int, default=512, metavar="N", help="crops for ranges (default: %(default)s)"
-    )
+    add_crop_arguments(parser)
     parser.add_argument(
         "--crops", type=int, default=128, metavar="N", help="crops to read each time (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--calib-method",
-        choices=METHODS,
-        default="max",
-        help="how ranges are chosen for single layers (default: %(default)s)",
     )
     parser.add_argument(
         "--max-drop",

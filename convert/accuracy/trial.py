@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from robustscanner.charset import Charset
@@ -18,11 +17,11 @@ from robustscanner.scoring import Scorer
 from ..backend import Quantise
 from ..engine.source import Source
 from ..graph.edit import copy_model
+from ..graph.session import open_on_cpu
 from ..int8.calibration import CalibrationSet, Histogram, Inputs, Ranges, collect_histograms
 from ..int8.recipe import Quantized, Recipe
 
 _LOGITS = "step_logits"  # added output: the loop's logits, (steps that ran, N, classes)
-_FATAL = 4  # ONNX Runtime's log severity
 
 Logits = npt.NDArray[np.float32]  # (T, classes) of one word, the end token's included
 
@@ -108,10 +107,7 @@ class Trials:
         return Ranges(method, images, {name: self._histograms[name].limits(method) for name in tensors})
 
     def _read(self, model: ModelProto) -> list[_Word]:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _FATAL
-        data = with_logits(model).SerializeToString()
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = open_on_cpu(with_logits(model))
         words: list[_Word] = []
         for batch in self._crops.batches():
             tokens, scores, logits = session.run(["tokens", "scores", _LOGITS], dict(batch))

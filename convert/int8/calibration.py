@@ -9,7 +9,6 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime  # type: ignore[import-untyped]
 from onnx.utils import Extractor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -17,6 +16,8 @@ from robustscanner.errors import ImageError
 from robustscanner.labels import DataError, LabelledCrop, read_labels
 from robustscanner.preprocess import Image, draw_canvas, load_image, same_width
 from robustscanner.spec import InputSpec
+
+from ..graph.session import open_on_cpu
 
 DEFAULT_IMAGES = 512  # beyond it the ranges hardly move
 
@@ -112,7 +113,7 @@ def collect_histograms(
     """What `collect_ranges` chooses from, for whoever compares methods; the same arguments."""
     histograms = {name: Histogram() for name in tensors}
     part = Extractor(model).extract_model(["images", "valid_width"], list(tensors))
-    session = onnxruntime.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = open_on_cpu(part)
     with tqdm(total=images, unit="image", desc="calibrating", leave=False, disable=None, file=sys.stderr) as bar:
         for batch in batches:
             for name, values in zip(tensors, session.run(list(tensors), dict(batch)), strict=True):

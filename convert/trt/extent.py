@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import onnxruntime  # type: ignore[import-untyped]
 from onnx import ModelProto, ValueInfoProto
+
+from ..graph.session import open_on_cpu
 
 Shape = tuple[int, ...]  # -1: the batch
 OpenShapes = Mapping[str, tuple[Shape, Shape, Shape]]  # of inputs: smallest, most usual, largest
-
-_FATAL = 4  # ONNX Runtime's log severity
 
 
 def open_shapes(encoder: ModelProto, decoder: ModelProto, widths_px: Sequence[int]) -> OpenShapes:
@@ -23,7 +22,7 @@ def open_shapes(encoder: ModelProto, decoder: ModelProto, widths_px: Sequence[in
     images = next(value for value in encoder.graph.input if value.name == "images")
     if not _is_open(images):
         return {}
-    session = _open(encoder)
+    session = open_on_cpu(encoder)
     found: dict[str, list[Shape]] = {}
     for width in (widths_px[0], widths_px[len(widths_px) // 2], widths_px[-1]):
         canvas = (1, *(width if size == 0 else size for size in _sizes(images)[1:]))
@@ -52,9 +51,3 @@ def _sizes(value: ValueInfoProto) -> list[int]:
 
 def _names(value: ValueInfoProto) -> list[str]:
     return [dimension.dim_param for dimension in value.type.tensor_type.shape.dim]
-
-
-def _open(model: ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _FATAL
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -10,17 +10,16 @@ from onnx import ModelProto
 from robustscanner.charset import Charset
 from robustscanner.spec import ModelSpec
 
+from ..graph.session import open_on_cpu
 from ..graph.step import MEMORY, RECURRENT, STATE
 from ..int8.calibration import CalibrationSet
 
 Tensors = Mapping[str, npt.NDArray[np.generic]]
 
-_FATAL = 4  # ONNX Runtime's log severity
-
 
 def read_simulated(encoder: ModelProto, decoder: ModelProto, spec: ModelSpec, calibration: CalibrationSet) -> list[str]:
     """Reads the calibration crops with an encoder and a step of `split`, typed or not; texts in order."""
-    run_encoder, run_step = _open(encoder), _open(decoder)
+    run_encoder, run_step = open_on_cpu(encoder), open_on_cpu(decoder)
     charset = Charset(spec.charset)
     texts = []
     for batch in calibration.batches():
@@ -55,9 +54,3 @@ def decode(
         if not going[0]:
             break
     return state["tokens"], state["scores"]  # type: ignore[return-value]
-
-
-def _open(model: ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _FATAL
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
