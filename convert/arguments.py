@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CALIB_DATA = Path(__file__).parents[1] / "calib_data"  # of the checkout
 MEASURED = ("max", "entropy", "percentile", "mse")  # methods of choosing ranges that look at calibration crops
 METHODS = (*MEASURED, "qat")
+AUTO = "auto"  # as int8/recipe.py
 
 
 def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +35,10 @@ def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--calib-method",
-        choices=METHODS,
-        default="max",
-        help="how ranges are chosen; qat: as quantisation-aware training left them (default: %(default)s)",
+        choices=(AUTO, *METHODS),
+        default=AUTO,
+        help="how ranges are chosen; auto: mse for small, else max; qat: as quantisation-aware training left them "
+        "(default: %(default)s)",
     )
 
 
@@ -70,15 +72,14 @@ def load_crops(folder: Path, images: int, spec: "InputSpec") -> "CalibrationSet"
     return calibration
 
 
-def recipe_of(parsed: argparse.Namespace, spared: tuple[str, ...], *, narrow_weights: bool) -> "Recipe":
-    """How to quantise.
+def recipe_of(parsed: argparse.Namespace, *, narrow_weights: bool) -> "Recipe":
+    """How to quantise, some of it perhaps left open; see `Recipe.settled`.
 
-    `spared` are the patterns of layers to leave in FP32 where the command line names none; `narrow_weights` says
-    whether weights get 7 bits where it does not say.
+    `narrow_weights` says whether weights get 7 bits where the command line does not say.
     """
     from .int8.recipe import Recipe
 
-    exclude = spared if parsed.exclude is None else tuple(filter(None, parsed.exclude))
+    exclude = (AUTO,) if parsed.exclude is None else tuple(filter(None, parsed.exclude))
     narrow = narrow_weights if parsed.reduce_range is None else parsed.reduce_range
     return Recipe(parsed.calib_method, exclude, narrow)
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from robustscanner.spec import ModelSpec
+
 from .engine.product import Product
 from .engine.source import Source
 from .int8.calibration import CalibrationSet, Collect
@@ -58,5 +60,5 @@ class Backend(Protocol):
     def preview(self, source: Source, calibration: CalibrationSet, recipe: Recipe | None) -> Preview:
         """Verb three: say what `make` would do, without doing it."""
 
-    def spared(self, method: str) -> tuple[str, ...]:
-        """Patterns of the layers that stay FP32 unless somebody says which, for a method of choosing ranges."""
+    def settle(self, recipe: Recipe, spec: ModelSpec) -> Recipe:
+        """The recipe with what was left open filled in as suits this backend and the network."""

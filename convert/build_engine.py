@@ -85,6 +85,7 @@ def build(options: BuildOptions) -> "EngineManifest":
     assert output is not None
     with TemporaryDirectory() as scratch, writing_bundle(output, force=options.force) as folder:
         source, calibration = _load(options, Path(scratch))
+        options = _settled(options, source)
         scorer = Scorer.of(source.spec, [crop.label for crop in calibration.crops], options.protocol)
         product, accuracy = _make_and_measure(source, calibration, scorer, options, folder)
         if gate := options.gate:
@@ -110,7 +111,8 @@ def preview(options: BuildOptions) -> None:
         RobustScannerError: anything the user can fix.
     """
     with TemporaryDirectory() as scratch:
-        found = options.backend.preview(*_load(options, Path(scratch)), options.recipe)
+        source, calibration = _load(options, Path(scratch))
+        found = options.backend.preview(source, calibration, _settled(options, source).recipe)
     print(f"would build with {found.title}:")
     _print_lines(found.summary)
     for line in found.details:
@@ -165,7 +167,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _options(parsed: argparse.Namespace) -> BuildOptions:
     gate, backend = gate_options(parsed), _open_backend(parsed)
     quantised = parsed.precision == "int8" and not parsed.int8_calibrator
-    recipe = recipe_of(parsed, backend.spared(parsed.calib_method), narrow_weights=backend.narrow_weights)
+    recipe = recipe_of(parsed, narrow_weights=backend.narrow_weights)
     return BuildOptions(
         model=parsed.model,
         output=parsed.output,
@@ -209,6 +211,11 @@ def _load(options: BuildOptions, scratch: Path) -> "tuple[Source, CalibrationSet
 
     source = load_source(options.model or default_engine(), scratch)
     return source, load_crops(options.calib_data, options.calib_images, source.spec.input)
+
+
+def _settled(options: BuildOptions, source: "Source") -> BuildOptions:
+    recipe = options.recipe and options.backend.settle(options.recipe, source.spec)
+    return replace(options, recipe=recipe)
 
 
 def _make_and_measure(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -39,10 +40,21 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def save_checkpoint(
-    path: Path, model: RobustScanner, history: Sequence[dict[str, Any]], *, ranges: Ranges | None = None
+    path: Path,
+    model: RobustScanner,
+    history: Sequence[dict[str, Any]],
+    *,
+    ranges: Ranges | None = None,
+    half: bool = False,
 ) -> None:
-    """A trained model: weights, spec, what was done to it, and the ranges it was trained to be rounded within."""
-    save_tensors(path, model.state_dict(), to_metadata(model.spec, history, ranges=ranges))
+    """A trained model: weights, spec, what was done to it, and the ranges it was trained to be rounded within.
+
+    `half` stores float32 weights in half precision, as released models are; they are float32 again once loaded.
+    """
+    weights = model.state_dict()
+    if half:
+        weights = {name: w.half() if w.dtype == torch.float32 else w for name, w in weights.items()}
+    save_tensors(path, weights, to_metadata(model.spec, history, ranges=ranges))
 
 
 def load_ranges(path: Path) -> Ranges:

@@ -12,6 +12,7 @@ import onnxruntime  # type: ignore[import-untyped]
 from onnx import ModelProto
 
 from robustscanner.engine import ONNX_NAME, BatchRange
+from robustscanner.spec import ModelSpec
 
 from ..backend import Preview
 from ..engine.product import Product
@@ -51,7 +52,7 @@ class CpuBackend:
         target, steps = folder / ONNX_NAME, []
         quantized = self.quantise(source, calibration, recipe) if recipe else None
         if quantized is None:
-            shutil.copyfile(source.path, target)
+            _write_float(source, target)
         else:
             steps = [file_step("quantize", "convert/build_engine.py", source.path) | quantized.details]
             save_model(with_metadata(quantized.model, source.spec, [*source.history, *steps]), target, force=False)
@@ -77,14 +78,22 @@ class CpuBackend:
         lines = [f"Int8   {name}" for name in quantized.layers] + [f"Float  {name}" for name in quantized.excluded]
         return Preview(title, [("quantised", str(quantized))], lines)
 
-    def spared(self, method: str) -> tuple[str, ...]:
+    def settle(self, recipe: Recipe, spec: ModelSpec) -> Recipe:
         """See `Backend`.
 
         The keys' layers stay FP32, as softmax magnifies what they lose; the position branch's first convolution and its
         LSTM lose nothing that counts: of 684 held-out training crops, 402 are right with or without. Training with
         rounding leaves ranges of the backbone only.
         """
-        return ("*/mixer.*",) if method == "qat" else ("*/mixer.2/*",)
+        return recipe.settled(spec, ("*/mixer.*",) if recipe.method == "qat" else ("*/mixer.2/*",))
+
+
+def _write_float(source: Source, target: Path) -> None:
+    """Where every word has a canvas of its own width, no column is left out, and the graph for CPUs is the same one."""
+    if source.spec.input.canvas_step_px:
+        save_model(with_metadata(_graph(source), source.spec, source.history), target, force=False)
+    else:
+        shutil.copyfile(source.path, target)
 
 
 @lru_cache(maxsize=1)

@@ -13,6 +13,7 @@ from onnx import ModelProto
 from robustscanner.engine import DECODER_NAME, ENCODER_NAME, KERNELS_NAME, SINGLE_NAME, WEIGHTS_NAME, BatchRange
 from robustscanner.gpu.decoding import canvas_widths
 from robustscanner.output import replacing
+from robustscanner.spec import ModelSpec
 
 from ..backend import Preview
 from ..engine.bundle import write_manifest
@@ -171,9 +172,9 @@ class TensorRTBackend:
         self._save_layers(layers, "network before the build")
         return Preview(f"{library.title}; before layers are fused", _summary(graphs, layers), _describe(layers))
 
-    def spared(self, method: str) -> tuple[str, ...]:
+    def settle(self, recipe: Recipe, spec: ModelSpec) -> Recipe:
         """See `Backend`."""
-        return KEY_LAYERS
+        return recipe.settled(spec, KEY_LAYERS)
 
     def prepare(self, source: Source, calibration: CalibrationSet, recipe: Recipe | None) -> Graphs:
         """Quantises, splits, unrolls and types."""

@@ -15,7 +15,7 @@ from convert.graph.model_file import load_model
 from convert.int8.calibration import CalibrationSet, Ranges
 from convert.int8.placement import place, quantisable
 from convert.int8.qdq_onnxruntime import write_qdq
-from convert.int8.recipe import KEY_LAYERS, Recipe
+from convert.int8.recipe import AUTO, KEY_LAYERS, Recipe
 from convert.trt.backend import TensorRTBackend
 from robustscanner.errors import EngineError
 from tests.training.small import make_batch, make_crops, run, small_config
@@ -143,7 +143,7 @@ def test_engine_takes_the_ranges_that_were_learnt(tmp_path: Path) -> None:
     source = Source(tmp_path / "qat.onnx", *load_model(tmp_path / "qat.onnx"))
     nothing = CalibrationSet(tmp_path, (), np.empty((0, 48, 160, 3), np.uint8), np.empty(0, np.int32), ())
     for quantized in (
-        CpuBackend.quantise(source, nothing, Recipe("qat", CpuBackend().spared("qat"))),
+        CpuBackend.quantise(source, nothing, CpuBackend().settle(Recipe("qat", (AUTO,)), source.spec)),
         TensorRTBackend.quantise(source, nothing, Recipe("qat", KEY_LAYERS)),
     ):
         steps = {t.name: onnx.numpy_helper.to_array(t) for t in quantized.model.graph.initializer}

@@ -15,7 +15,7 @@ from convert.engine.product import Product
 from convert.engine.source import load_source
 from convert.graph.model_file import load_model
 from convert.int8.calibration import load_calibration
-from convert.int8.recipe import Recipe
+from convert.int8.recipe import AUTO, Recipe
 from robustscanner.spec import InputSpec
 from tests.convert.conftest import TINY
 
@@ -99,12 +99,13 @@ def test_layers_that_are_not_named_stay_as_they_are(model: onnx.ModelProto) -> N
 
 
 def built(crops: Path, folder: Path, *exclude: str) -> tuple[Product, onnx.ModelProto]:
-    product = CpuBackend().make(load_source(TINY), load_calibration(crops, InputSpec()), Recipe("max", exclude), folder)
+    source, calibration = load_source(TINY), load_calibration(crops, InputSpec())
+    product = CpuBackend().make(source, calibration, CpuBackend().settle(Recipe("max", exclude), source.spec), folder)
     return product, onnx.load(folder / "model.onnx")
 
 
 def test_an_engine_has_both(crops: Path, tmp_path: Path) -> None:
-    product, model = built(crops, tmp_path, *CpuBackend().spared("max"))
+    product, model = built(crops, tmp_path, AUTO)
     (step,) = product.steps
     assert step["also_int8"] == ROWS
     assert step["excluded"] == ["/encoder/Conv", "/position/position_aware/mixer/mixer.2/Conv"]
@@ -121,7 +122,7 @@ def test_exclude_holds_for_every_layer(crops: Path, tmp_path: Path) -> None:
 
 def test_preview_says_what_is_built(crops: Path) -> None:
     source, calibration = load_source(TINY), load_calibration(crops, InputSpec())
-    found = CpuBackend().preview(source, calibration, Recipe(exclude=CpuBackend().spared("max")))
+    found = CpuBackend().preview(source, calibration, CpuBackend().settle(Recipe(AUTO, (AUTO,)), source.spec))
     assert found.summary == [("quantised", "11 of 13 convolutions, ranges by max from 12 crops")]
     assert [f"Int8   {name}" in found.details for name in (FIRST, *ROWS)] == [True] * 3
     assert CpuBackend().preview(source, calibration, None).details == []
