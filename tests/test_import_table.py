@@ -130,7 +130,7 @@ TABLE: dict[str, set[str]] = {
     "convert": {"robustscanner", "convert"},  # programs, and what they share
     "convert/sensitivity.py": {"onnxruntime", "robustscanner", "convert"},
     "convert/import_checkpoint.py": {"torch", "robustscanner", "convert", "training.checkpoint", "training.model"},
-    "convert/backend.py": {"convert.engine", "convert.int8"},
+    "convert/backend.py": {"robustscanner.spec", "convert.engine", "convert.int8"},
     "convert/foreign": {"numpy", "robustscanner.errors", "robustscanner.spec", "convert.foreign"},
     "convert/foreign/weight_file.py": {"numpy", "robustscanner.errors", "convert.foreign", "training.checkpoint"},
     "convert/graph": {"numpy", "onnx", "robustscanner", "convert.graph"},
