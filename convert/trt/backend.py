@@ -11,7 +11,6 @@ from typing import ClassVar
 from onnx import ModelProto
 
 from robustscanner.engine import DECODER_NAME, ENCODER_NAME, KERNELS_NAME, SINGLE_NAME, WEIGHTS_NAME, BatchRange
-from robustscanner.gpu.decoding import canvas_widths
 from robustscanner.output import replacing
 from robustscanner.spec import ModelSpec
 
@@ -186,7 +185,7 @@ class TensorRTBackend:
         strong = self.library.is_strong(builder.typing)
         if strong:  # as are all versions that fuse such sums
             encoder, decoder = fuse_attention(encoder, decoder)
-        shapes = open_shapes(encoder, decoder, canvas_widths(source.spec))
+        shapes = open_shapes(encoder, decoder, source.spec.input.canvas_widths)
         if builder.precision != "fp32" and strong:
             encoder, decoder = to_half(encoder, HALF_ENDS), to_half(decoder, HALF_ENDS)
         if TURING in builder.targets:

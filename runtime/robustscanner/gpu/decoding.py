@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from robustscanner.spec import ModelSpec
-
 # Expected times are averaged over these word lengths: a word of a sign rarely has more letters, and a schedule chosen
 # for the longest possible word would run thirty steps to read "EXIT".
 TYPICAL_LETTERS = range(2, 13)
@@ -63,18 +61,6 @@ def decode(machine: Machine, blocks: int, *, lookahead: int) -> int:
             return block
         machine.queue(block)
     return blocks
-
-
-def canvas_widths(spec: ModelSpec) -> tuple[int, ...]:
-    """Widths in pixels that canvases may have, ascending."""
-    widths: tuple[int, ...] = getattr(spec.input, "canvas_widths", (spec.input.width_px,))
-    return widths
-
-
-def canvas_width(spec: ModelSpec, valid_width: int) -> int:
-    """Of the canvas for a word that is so many pixels wide on it."""
-    of_word = getattr(spec.input, "canvas_width", None)
-    return spec.input.width_px if of_word is None else int(of_word(valid_width))
 
 
 def batch_buckets(smallest: int, largest: int) -> tuple[int, ...]:

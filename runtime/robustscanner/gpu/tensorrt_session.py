@@ -21,8 +21,6 @@ from robustscanner.gpu.decoding import (
     Schedule,
     batch_buckets,
     bucket_for,
-    canvas_width,
-    canvas_widths,
     choose_schedule,
     chunks,
     decode,
@@ -212,7 +210,7 @@ class _Worker:
         _check_steps(options, self._steps)
         encoder, decoder, *single = open_plans(library, gpu, plans, spec, host_code=options.host_code)
         self.buckets = _choose_buckets(encoder, decoder, options)
-        sizes = [Size(pictures, width) for width in canvas_widths(spec) for pictures in self.buckets]
+        sizes = [Size(pictures, width) for width in spec.input.canvas_widths for pictures in self.buckets]
         self._rig = _make_rig(gpu, (encoder, decoder, *single), sizes, spec, cuda_graphs=options.cuda_graphs)
         self._prepared: dict[Size, Bucket | KernelBucket] = {}
         self._cropper: Cropper | None = None
@@ -233,7 +231,7 @@ class _Worker:
         if self._cropper is None and len(words):
             area = self._spec.input.resize == "area"
             self._cropper = Cropper(self._rig.gpu, self.buckets[-1], area=area)
-        widths = np.array([canvas_width(self._spec, int(valid)) for valid in words["valid"]], np.intp)
+        widths = np.array([self._spec.input.canvas_width(int(valid)) for valid in words["valid"]], np.intp)
         for width in np.unique(widths):
             rows = np.flatnonzero(widths == width)
             for part in chunks(len(rows), self.buckets[-1]):
@@ -268,14 +266,14 @@ class _Worker:
 
     def _blank_bucket(self, pictures: int) -> None:
         """Makes ready for `pictures` pictures of the usual width, before there are any."""
-        width = canvas_widths(self._spec)[-1]
+        width = self._spec.input.canvas_widths[-1]
         self._bucket(Size(bucket_for(pictures, self.buckets), width), *_blank(self._spec, width))
 
     def _choose_schedule(self, options: GpuOptions) -> Schedule:
         """Measures the smallest batch, where waiting weighs most, unless all is decided."""
         if options.steps_per_launch is not None and options.lookahead is not None:
             return Schedule(options.steps_per_launch, options.lookahead)
-        size = Size(self.buckets[0], canvas_widths(self._spec)[-1])
+        size = Size(self.buckets[0], self._spec.input.canvas_widths[-1])
         bucket = self._prepared[size] = Bucket(self._rig, size)
         bucket.fill(*_blank(self._spec, size.width_px))
         times = bucket.measure()
@@ -347,7 +345,7 @@ def _check_steps(options: GpuOptions, steps: int) -> None:
 
 
 def _check_input(path: Path, spec: ModelSpec, images: Images, valid_width: Widths) -> None:
-    widths = canvas_widths(spec)
+    widths = spec.input.canvas_widths
     width = images.shape[2] if images.ndim == 4 and images.shape[2] in widths else widths[-1]
     shape = (len(images), spec.input.height_px, width, 3)
     for array, wanted, kind in ((images, shape, np.uint8), (valid_width, shape[:1], np.int32)):

@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,18 +187,18 @@ step (float[N, W] columns, int32[N, 12] tokens, float[N, 12] scores, int32[1] st
 }"""
 
 
-def test_canvases_of_several_widths(tmp_path: Path, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_canvases_of_several_widths(tmp_path: Path, spec: ModelSpec) -> None:
     """A model that says its pixels, and carries along a state as wide as the canvas."""
     constants = {"first": np.array(0, np.int64), "second": np.array([1], np.int64), "one": np.array([1], np.int32)}
     constants["places"] = np.arange(12, dtype=np.int32)[None]
-    wide = [(-1, 96), (-1, 96), (-1, 160)]
+    wide = [(-1, 64), (-1, 96), (-1, 160)]
     shapes = {"images": [(-1, 48, width, 3) for _, width in wide], "columns": wide, "carried": wide}
     paths = [tmp_path / "encoder.plan", tmp_path / "decoder.plan"]
     for path, text in zip(paths, (OPEN_ENCODER, OPEN_STEP), strict=True):
         model = onnx.parser.parse_model(text)
         model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
         path.write_bytes(plan(model, largest=4, shapes=shapes))
-    monkeypatch.setattr("robustscanner.gpu.tensorrt_session.canvas_widths", lambda spec: (96, 128, 160))
+    spec = replace(spec, input=replace(spec.input, canvas_step_px=32))  # 64, 96, 128 and 160 pixels
     options = SessionOptions(threads=1, gpu=FIXED)
     with installed(FakeGpu()) as gpu, TensorRTSession(paths, spec, backend="tensorrt", options=options) as session:
         for count, width in ((1, 160), (3, 96), (4, 128), (2, 96), (1, 96), (3, 160)):
