@@ -12,7 +12,8 @@ CROPS ?= 100
 # What `make gpu` builds, tests and measures; more options for each program.
 GPU_VENV := .venv-gpu
 GPU_BACKEND ?= tensorrt
-GPU_MODEL ?= runtime/robustscanner/models/edge.onnx
+EDGE := runtime/robustscanner/models/edge.onnx
+GPU_MODEL ?= $(EDGE)
 GPU_BUILD ?= $(if $(filter tensorrt,$(GPU_BACKEND)),--timing-cache build/timing.cache)
 GPU_TESTS ?=
 GPU_LATENCY ?=
@@ -24,8 +25,8 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/convert.done ## build the INT8 engine from the shipped model and read the demo pictures
-	$(BIN)/python convert/build_engine.py --int8 -o build/edge-int8.engine --force
-	$(BIN)/python runtime/recognize.py --engine build/edge-int8.engine calib_data/demo --sheet build/demo.png --force
+	$(BIN)/python convert/build_engine.py --int8 -o build/small-int8.engine --force
+	$(BIN)/python runtime/recognize.py --engine build/small-int8.engine calib_data/demo --sheet build/demo.png --force
 	@echo "look at build/demo.png"
 
 test: check ## everything CI runs: style, types, tests
@@ -52,8 +53,8 @@ golden: $(VENV)/dev.done ## make the tiny test model again (it is checked in)
 	$(BIN)/python tests/tiny/make_tiny.py
 
 bench: $(VENV)/bench.done ## everything in benchmarks/results/report.html, measured here; DATA="folder …" for other words
-	$(BIN)/python convert/build_engine.py --fp32 --backend onnxruntime -o build/edge-fp32.engine --force
-	$(BIN)/python convert/build_engine.py --int8 --backend onnxruntime -o build/edge-int8.engine --force
+	$(BIN)/python convert/build_engine.py $(EDGE) --fp32 --backend onnxruntime -o build/edge-fp32.engine --force
+	$(BIN)/python convert/build_engine.py $(EDGE) --int8 --backend onnxruntime -o build/edge-int8.engine --force
 	$(BIN)/python benchmarks/latency.py build/edge-int8.engine build/edge-fp32.engine --seconds 12 --concurrency 1,2 \
 	  -o benchmarks/results/latency-edge.json
 	$(BIN)/python benchmarks/compare.py build/edge-int8.engine build/edge-fp32.engine --data $(DATA) --words 1500 --timed-words 24 \
@@ -61,9 +62,9 @@ bench: $(VENV)/bench.done ## everything in benchmarks/results/report.html, measu
 	$(BIN)/python benchmarks/accuracy.py build/edge-fp32.engine build/edge-int8.engine --data $(DATA) \
 	  -o benchmarks/results/accuracy-edge.json
 	$(BIN)/python benchmarks/footprint.py build/edge-int8.engine build/edge-fp32.engine -o benchmarks/results/footprint.json
-	$(BIN)/python benchmarks/layer_sensitivity.py --crops 128 --calib-images 128 -o benchmarks/results/sensitivity-edge.json \
+	$(BIN)/python benchmarks/layer_sensitivity.py $(EDGE) --crops 128 --calib-images 128 -o benchmarks/results/sensitivity-edge.json \
 	  --plot benchmarks/results/sensitivity-edge.svg
-	$(BIN)/python benchmarks/gate_runs.py -o benchmarks/results/gate-edge.json
+	$(BIN)/python benchmarks/gate_runs.py $(EDGE) -o benchmarks/results/gate-edge.json
 	$(BIN)/python benchmarks/random_checkpoint.py r31 -o build/r31-random.safetensors
 	$(BIN)/python convert/export_onnx.py build/r31-random.safetensors -o build/r31-random.onnx --force
 	$(BIN)/python convert/build_engine.py build/r31-random.onnx --fp32 --backend onnxruntime --calib-images 8 \

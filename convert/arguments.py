@@ -72,16 +72,12 @@ def load_crops(folder: Path, images: int, spec: "InputSpec") -> "CalibrationSet"
     return calibration
 
 
-def recipe_of(parsed: argparse.Namespace, *, narrow_weights: bool) -> "Recipe":
-    """How to quantise, some of it perhaps left open; see `Recipe.settled`.
-
-    `narrow_weights` says whether weights get 7 bits where the command line does not say.
-    """
+def recipe_of(parsed: argparse.Namespace) -> "Recipe":
+    """How to quantise, some of it perhaps left open; see `Recipe.settled`."""
     from .int8.recipe import Recipe
 
     exclude = (AUTO,) if parsed.exclude is None else tuple(filter(None, parsed.exclude))
-    narrow = narrow_weights if parsed.reduce_range is None else parsed.reduce_range
-    return Recipe(parsed.calib_method, exclude, narrow)
+    return Recipe(parsed.calib_method, exclude, parsed.reduce_range)
 
 
 def add_gate_arguments(parser: argparse.ArgumentParser) -> None:

@@ -167,7 +167,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _options(parsed: argparse.Namespace) -> BuildOptions:
     gate, backend = gate_options(parsed), _open_backend(parsed)
     quantised = parsed.precision == "int8" and not parsed.int8_calibrator
-    recipe = recipe_of(parsed, narrow_weights=backend.narrow_weights)
+    recipe = recipe_of(parsed)
     return BuildOptions(
         model=parsed.model,
         output=parsed.output,

@@ -50,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> None:
     prepare_output(output, force=arguments.force)
     source = load_source(arguments.model)
     calibration = load_crops(arguments.calib_data, arguments.calib_images, source.spec.input)
-    recipe = recipe_of(arguments, narrow_weights=True).settled(source.spec, KEY_LAYERS)
+    recipe = recipe_of(arguments).settled(source.spec, KEY_LAYERS, narrow=True)
     layers = recipe.choose(quantisable(source.model.graph))
     model, ranges = quantise_convolutions(source.model, layers, recipe, calibration, collect_ranges)
     result = Quantized.of(model, layers, recipe, exported=source.model, calibration=calibration, ranges=ranges)

@@ -19,9 +19,10 @@ from .calibration import CalibrationSet, Collect, Ranges
 # These layers make the keys of both branches. Attention is not scaled, so softmax magnifies what keys lose: in 8 bits,
 # the position branch's glimpses drop from 36 to 13 dB above the noise. The edge model would gain 0.8 of 4.1 ms.
 KEY_LAYERS = ("/encoder/*", "/position/*")
-# The `small` network also gates whole channels by one number each, which 8 bits make coarse, and its first layers see
-# the picture at full size, where ONNX Runtime pools 8 bits more slowly than it computes floats.
-SMALL_LAYERS = ("/encoder/*", "/backbone/stem/*", "*/squeeze/*", "/backbone/spread/*")
+# The `small` network also gates whole channels by one number each, which 8 bits make coarse; its blocks end in layers
+# that need finer weights; and its first layers see the picture at full size, where ONNX Runtime pools 8 bits more
+# slowly than it computes floats.
+SMALL_LAYERS = ("/encoder/*", "/backbone/stem/*", "*/squeeze/*", "*/narrow/*", "/backbone/spread/*")
 AUTO = "auto"  # a method, or a pattern: as suits the network
 
 _NEAREST = 4  # names that a message suggests
@@ -33,18 +34,27 @@ class Recipe:
 
     method: str = "max"  # of choosing activation ranges, one of arguments.METHODS
     exclude: tuple[str, ...] = KEY_LAYERS  # patterns of names of layers that stay FP32
-    reduce_range: bool = False  # 7 bits for weights, as CPUs want them: x86 without VNNI adds products in 16 bits
+    # 7 bits for weights: x86 without VNNI adds products in 16 bits. None: as suits the network and the CPU.
+    reduce_range: bool | None = False
 
-    def settled(self, spec: ModelSpec, spared: tuple[str, ...]) -> "Recipe":
-        """The same with what was left open filled in; `spared` are the layers that a backend leaves in FP32.
+    def settled(self, spec: ModelSpec, spared: tuple[str, ...], *, narrow: bool) -> "Recipe":
+        """The same with what was left open filled in.
 
-        `small` has rare large values after its depthwise layers: with ranges that hold them all, 8 of 715 held-out
-        crops are read worse and 2 better; with the ranges that square errors choose, 1 and 5.
+        `small` has rare large values after its depthwise layers. Of 715 held-out crops, ranges that hold them all lose
+        8 and win 2, those that squared errors choose lose 1 and win 5. With weights of 7 bits they lose 11 and win 3;
+        where the layers that close its blocks stay FP32, 3 and 3.
+
+        Args:
+            spec: of the model.
+            spared: layers that a backend leaves in FP32.
+            narrow: whether it likes weights of 7 bits.
         """
         is_small = spec.network.backbone == "small"
         method = ("mse" if is_small else "max") if self.method == AUTO else self.method
+        reduce_range = narrow if self.reduce_range is None else self.reduce_range
         usual = (*spared, *(SMALL_LAYERS if is_small else ()))
-        return replace(self, method=method, exclude=usual if self.exclude == (AUTO,) else self.exclude)
+        exclude = usual if self.exclude == (AUTO,) else self.exclude
+        return replace(self, method=method, exclude=exclude, reduce_range=reduce_range)
 
     @property
     def weight_bits(self) -> int:

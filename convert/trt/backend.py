@@ -173,7 +173,7 @@ class TensorRTBackend:
 
     def settle(self, recipe: Recipe, spec: ModelSpec) -> Recipe:
         """See `Backend`."""
-        return recipe.settled(spec, KEY_LAYERS)
+        return recipe.settled(spec, KEY_LAYERS, narrow=False)
 
     def prepare(self, source: Source, calibration: CalibrationSet, recipe: Recipe | None) -> Graphs:
         """Quantises, splits, unrolls and types."""

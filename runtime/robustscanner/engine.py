@@ -121,7 +121,7 @@ def default_engine() -> Path:
     Raises:
         EngineError: this installation lacks it.
     """
-    path = Path(__file__).parent / "models" / "edge.onnx"
+    path = Path(__file__).parent / "models" / "small.onnx"
     if not path.is_file():
         raise EngineError(f"{path}: the shipped model is missing; install robustscanner again or name an engine")
     return path
