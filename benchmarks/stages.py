@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.reader import options_for
 from benchmarks.workload import find_graph
 from convert.graph.edit import captured
-from convert.graph.step import MEMORY
+from convert.graph.step import memory_types
 from robustscanner.charset import Charset
 from robustscanner.engine import open_engine
 from robustscanner.preprocess import decode_image, make_batch
@@ -51,7 +51,9 @@ class _Probe:
         self._session = open_engine(path, options_for(path, options))
         self._charset = Charset(self._session.spec.charset)
         graph = find_graph(path)
-        self._parts = [open_part(part, options) for part in cut_apart(onnx.load(graph))] if graph else []
+        model = onnx.load(graph) if graph else None
+        self._memory = memory_of(model) if model else []
+        self._parts = [open_part(part, options) for part in cut_apart(model)] if model else []
 
     def measure(self, pictures: Sequence[bytes]) -> list[dict[str, float]]:
         """Milliseconds of each stage for each word, and the steps it took.
@@ -66,7 +68,7 @@ class _Probe:
         memories = []
         for row, (canvases, widths) in zip(rows, inputs, strict=True):
             row["encoder"], memory = _timed(encode, {"images": canvases, "valid_width": widths})
-            memories.append(dict(zip(MEMORY, memory, strict=True)) | {"valid_width": widths})
+            memories.append(dict(zip(self._memory, memory, strict=True)) | {"valid_width": widths})
         for row, memory in zip(rows, memories, strict=True):
             row["decoding steps"], _ = _timed(decode, memory)
             del row["engine"]
@@ -87,12 +89,19 @@ class _Probe:
         return row | {"steps": len(text) + 1.0}
 
 
+def memory_of(graph: "ModelProto") -> list[str]:
+    """The named tensors between encoder and decoding; where CTC has a say, those that only it reads as well."""
+    made = {name for node in graph.graph.node for name in node.output}
+    return list(memory_types(ctc="ctc_sums" in made))
+
+
 def cut_apart(graph: "ModelProto") -> "tuple[ModelProto, ModelProto]":
     """Encoder, up to the named tensors, and the decoding after them."""
     from onnx.utils import Extractor
 
-    encoder = Extractor(graph).extract_model(["images", "valid_width"], list(MEMORY))
-    decoder = Extractor(graph).extract_model([*MEMORY, "valid_width"], ["tokens", "scores"])
+    memory = memory_of(graph)
+    encoder = Extractor(graph).extract_model(["images", "valid_width"], memory)
+    decoder = Extractor(graph).extract_model([*memory, "valid_width"], ["tokens", "scores"])
     held = {tensor.name for tensor in decoder.graph.initializer}
     # The extractor does not look into the loop.
     read = set().union(*map(captured, decoder.graph.node)) - held
