@@ -115,11 +115,13 @@ def _run(parsed: argparse.Namespace, about: Mapping[str, Any]) -> None:
 
     from .engine.source import load_source
     from .graph.model_file import prepare_output
+    from .int8.recipe import Recipe
 
     for path in filter(None, (parsed.output, parsed.plot)):
         prepare_output(path, force=True)
     with TemporaryDirectory() as scratch:
         source = load_source(parsed.model or default_engine(), Path(scratch))
+        parsed.calib_method = Recipe(parsed.calib_method).settled(source.spec, (), narrow=False).method
         head = {"kind": "sensitivity", "what": __doc__, **about, **_facts(source, parsed)}
     trials = _open_trials(source, parsed)
     result = head | examine(trials, parsed.max_drop, MEASURED)
