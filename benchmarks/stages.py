@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.reader import options_for
 from benchmarks.workload import find_graph
 from convert.graph.edit import captured
-from convert.graph.step import memory_types
+from convert.graph.step import memory_names
 from robustscanner.charset import Charset
 from robustscanner.engine import open_engine
 from robustscanner.preprocess import decode_image, make_batch
@@ -52,7 +52,7 @@ class _Probe:
         self._charset = Charset(self._session.spec.charset)
         graph = find_graph(path)
         model = onnx.load(graph) if graph else None
-        self._memory = memory_of(model) if model else []
+        self._memory = memory_names(model.graph) if model else []
         self._parts = [open_part(part, options) for part in cut_apart(model)] if model else []
 
     def measure(self, pictures: Sequence[bytes]) -> list[dict[str, float]]:
@@ -89,17 +89,11 @@ class _Probe:
         return row | {"steps": len(text) + 1.0}
 
 
-def memory_of(graph: "ModelProto") -> list[str]:
-    """The named tensors between encoder and decoding; where CTC has a say, those that only it reads as well."""
-    made = {name for node in graph.graph.node for name in node.output}
-    return list(memory_types(ctc="ctc_sums" in made))
-
-
 def cut_apart(graph: "ModelProto") -> "tuple[ModelProto, ModelProto]":
     """Encoder, up to the named tensors, and the decoding after them."""
     from onnx.utils import Extractor
 
-    memory = memory_of(graph)
+    memory = memory_names(graph.graph)
     encoder = Extractor(graph).extract_model(["images", "valid_width"], memory)
     decoder = Extractor(graph).extract_model([*memory, "valid_width"], ["tokens", "scores"])
     held = {tensor.name for tensor in decoder.graph.initializer}

@@ -76,7 +76,8 @@ class Learner(nn.Module):
         # The classifier need not be able to emit pad, so ignored targets must not be checked against its classes.
         read = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=pad)
         none = read.new_zeros(())
-        heard = self._head(self.model.columns(seen, memory)).float()  # (N, U, classes + blank)
+        is_heard = self.uses_ctc or self.guided or lesson is not None
+        heard = self._head(self.model.columns(seen, memory)).float() if is_heard else none  # (N, U, classes + blank)
         ctc = self._ctc(heard, batch) if self.uses_ctc else none
         guide = self._guide(seen, heard, batch, (memory.weights, step.weights)) if self.guided else none
         if lesson is None:

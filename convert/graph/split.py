@@ -16,7 +16,7 @@ from robustscanner.errors import EngineError
 from robustscanner.spec import ModelSpec
 
 from .edit import drop_value_info, inline_constants, set_nodes
-from .step import TRAINED, ctc_constants, launched_step, memory_types, split_sizes
+from .step import TRAINED, ctc_constants, launched_step, memory_names, split_sizes
 
 _EXPORT_AGAIN = "export the model again with convert/export_onnx.py"
 _LOWEST = -3e4  # within half's range, and far below every score
@@ -42,7 +42,7 @@ def split(model: ModelProto, spec: ModelSpec) -> tuple[ModelProto, ModelProto]:
 
 def _encoder(model: ModelProto, weights: Arrays) -> ModelProto:
     made = {name for node in model.graph.node for name in node.output}
-    memory = list(memory_types(ctc="ctc_sums" in made))
+    memory = memory_names(model.graph)
     if missing := [name for name in memory if name not in made]:
         raise EngineError(f"the graph has no tensor {missing[0]!r} to be split at; {_EXPORT_AGAIN}")
     encoder = Extractor(model).extract_model(["images", "valid_width"], memory)

@@ -48,6 +48,12 @@ def memory_types(*, ctc: bool) -> dict[str, str]:
     return {**MEMORY, **(CTC_MEMORY if ctc else {})}
 
 
+def memory_names(graph: GraphProto) -> list[str]:
+    """Those of a whole graph's memory; where CTC has a say, what only it reads as well."""
+    made = {name for node in graph.node for name in node.output}
+    return list(memory_types(ctc=not made.isdisjoint(CTC_MEMORY)))
+
+
 def state_types(*, ctc: bool) -> dict[str, str]:
     """What a step changes, types by name; the recurrent ones begin at zero."""
     return {**STATE, **(CTC_RECURRENT if ctc else {})}
