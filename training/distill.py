@@ -35,26 +35,26 @@ def load_teacher(path: Path, student: ModelSpec) -> RobustScanner:
 class Lesson(NamedTuple):
     """What a teacher makes of a batch."""
 
-    logits: Tensor  # (N, T, classes), after the same label
+    logits: Tensor | None  # (N, T, classes), after the same label, where they were asked for
     columns: Tensor | None  # (N, U, classes + 1) logits of its CTC classifier, if CTC has a say in what it reads
     features: Tensor  # (N, C, H', W'), of the borrowed part of `small`
 
 
 @torch.no_grad()
-def teach(teacher: RobustScanner, batch: Batch) -> Lesson:
-    """The teacher's answers."""
-    inputs = batch.tokens[:, :-1]
-    pixels = teacher.normalise(batch.images)
-    raw = None
+def teach(teacher: RobustScanner, batch: Batch, *, answers: bool = True) -> Lesson:
+    """What the teacher sees, and its answers where they count; they cost as much as the rest of a small teacher."""
     if isinstance(teacher.backbone, SmallNet):
-        raw, columns = teacher.backbone.see(pixels)
-        seen = teacher.backbone.merge(raw, columns)
+        features, columns = teacher.backbone.see(teacher.normalise(batch.images))
+        seen = teacher.backbone.merge(features, columns)
     else:
         seen = teacher.see(batch.images)
-    memory = teacher.remember(seen, batch.valid_width, inputs.shape[1])
-    logits = teacher.decoder(inputs, memory).logits.float()
+        features = seen.features
+    memory = None
+    if answers or seen.columns is None:
+        memory = teacher.remember(seen, batch.valid_width, batch.tokens.shape[1] - 1)
+    logits = teacher.decoder(batch.tokens[:, :-1], memory).logits.float() if answers else None
     heard = teacher.ctc_head(teacher.columns(seen, memory)).float() if teacher.ctc_head else None
-    return Lesson(logits, heard, (seen.features if raw is None else raw).float())
+    return Lesson(logits, heard, features.float())
 
 
 def column_divergence(logits: Tensor, taught: Tensor, inside: Tensor) -> Tensor:

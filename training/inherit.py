@@ -41,9 +41,11 @@ def inherit(model: RobustScanner, path: Path) -> Inherited:
     old, new = source.spec.charset, model.spec.charset
     rows = _matching_rows(old, new)
     classes = [(i, j) for i, j in rows if i < new.class_count and j < old.class_count]
-    weights = source.state_dict()
+    weights, anew = source.state_dict(), _starting_anew(source.spec, model.spec)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
+            if name.startswith(anew):
+                continue
             if name == "decoder.embedding.weight":
                 _copy_rows(tensor, weights[name], rows)
             elif name.startswith("decoder.prediction."):
@@ -68,13 +70,18 @@ def inherit(model: RobustScanner, path: Path) -> Inherited:
 
 def _check_alike(old: ModelSpec, new: ModelSpec, path: Path) -> None:
     keys = {
-        "network": ("backbone", "hidden_size", "widths", "blocks", "row_mixer"),
+        "network": ("backbone", "hidden_size", "widths", "blocks"),
         "input": ("resize", "height_px", "mean", "scale"),
     }
     for part, key in [(part, key) for part, names in keys.items() for key in names]:
         has, wanted = getattr(getattr(old, part), key), getattr(getattr(new, part), key)
         if has != wanted:
             raise SpecError(f"{path}: its {key} is {has!r}, the settings say {wanted!r}; use the same")
+
+
+def _starting_anew(old: ModelSpec, new: ModelSpec) -> tuple[str, ...]:
+    """Beginnings of the names of weights that the other model has nothing for."""
+    return () if old.network.row_mixer == new.network.row_mixer else ("decoder.position.position_aware.rnn.",)
 
 
 def _copy_rows(target: Tensor, source: Tensor, rows: list[tuple[int, int]]) -> None:

@@ -83,7 +83,9 @@ class Learner(nn.Module):
         if lesson is None:
             return Losses(read, ctc, guide, none, none, none)
         counted = targets != pad  # (N, T)
-        distill = divergence(logits[counted], lesson.logits[counted], self.temperature)
+        distill = none
+        if lesson.logits is not None:
+            distill = divergence(logits[counted], lesson.logits[counted], self.temperature)
         columns = (
             none if lesson.columns is None else column_divergence(heard, lesson.columns, self._inside(heard, batch))
         )

@@ -262,7 +262,8 @@ class Trainer:
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
-            lesson = teach(self.teacher, batch) if self.teacher else None
+            answers = self.config.distill_weight > 0
+            lesson = teach(self.teacher, batch, answers=answers) if self.teacher else None
             losses = self._forward(batch, lesson)
         # Means over this process's characters, which are more or fewer than another one's, to parts of the whole mean.
         characters = (batch.tokens[:, 1:] != self.model.spec.charset.pad_id).sum().float()

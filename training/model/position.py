@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,8 +45,20 @@ class RowConvolutions(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (N, D, H, W)
         x = x + self.columns[..., : x.shape[3]]
         for across, mix in zip(self.across, self.mix, strict=True):
-            x = x + mix(torch.relu(across(x)))
+            y = _along(across, x) if self.training else across(x)
+            x = x + mix(torch.relu(y))
         return x
+
+
+def _along(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """A depthwise 1×k convolution as a sum of shifted pictures: on CPUs, its gradients cost a tenth."""
+    gap, width = layer.dilation[1], x.shape[3]
+    padded = F.pad(x, (layer.padding[1], layer.padding[1]))  # type: ignore[arg-type]
+    out = layer.bias[:, None, None].to(x.dtype)  # type: ignore[index]
+    for tap in range(layer.kernel_size[1]):
+        weight = layer.weight[:, 0, 0, tap, None, None].to(x.dtype)  # (D, 1, 1)
+        out = out + weight * padded[..., tap * gap : tap * gap + width]
+    return out
 
 
 class PositionAware(nn.Module):

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from robustscanner.spec import ModelSpec
 from training.model import joint
@@ -34,7 +35,7 @@ class RobustScanner(nn.Module):
     @property
     def column_px(self) -> int:
         """Pixels of the canvas that one of CTC's columns stands for."""
-        return self.backbone.shrink[1] * (2 if isinstance(self.backbone, SmallNet) else 1)
+        return self.backbone.shrink[1] * (1 if self.ctc_head is None and not isinstance(self.backbone, SmallNet) else 2)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 RGB canvases (N, H, W, 3) to float (N, 3, H, W)."""
@@ -62,9 +63,11 @@ class RobustScanner(nn.Module):
         mask = self.mask(valid_width, *seen.features.shape[2:])
         return self.decoder.remember(seen.features, self.encoder(seen.features), mask, length)
 
-    def columns(self, seen: Seen, memory: Memory) -> Tensor:
-        """What CTC reads, (N, U, E)."""
-        return memory.columns if seen.columns is None else seen.columns
+    def columns(self, seen: Seen, memory: Memory | None) -> Tensor:
+        """What CTC reads, (N, U, E); where it has a say, half as many columns as the feature map: they cost a quarter."""
+        if seen.columns is not None:
+            return seen.columns
+        return memory.columns if self.ctc_head is None else F.avg_pool1d(memory.columns.mT, 2).mT
 
     def align(self, columns: Tensor) -> joint.Columns | None:
         """CTC's share of the memory, which only reading needs; None where CTC has no say."""
