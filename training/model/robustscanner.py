@@ -67,7 +67,9 @@ class RobustScanner(nn.Module):
         """What CTC reads, (N, U, E); where it has a say, half as many columns as the feature map: they cost a quarter."""
         if seen.columns is not None:
             return seen.columns
-        return memory.columns if self.ctc_head is None else F.avg_pool1d(memory.columns.mT, 2).mT
+        if self.ctc_head is None:
+            return memory.columns
+        return F.avg_pool1d(memory.columns.transpose(1, 2), 2).transpose(1, 2)
 
     def align(self, columns: Tensor) -> joint.Columns | None:
         """CTC's share of the memory, which only reading needs; None where CTC has no say."""
