@@ -22,11 +22,13 @@ class Inherited:
     fresh: str  # characters that the source did not know
     dropped: str  # characters that the model no longer reads
     history: list[dict[str, Any]]  # of the source
+    mixes_anew: bool  # rows of the feature map are mixed in another way than the source's
 
     def __str__(self) -> str:
         lines = [f"{self.source.name}: keeps {len(self.kept)} characters and all weights that depend on none"]
         lines += [f"{len(self.fresh)} are new: {self.fresh}"] if self.fresh else []
         lines += [f"forgets {len(self.dropped)}: {self.dropped}"] if self.dropped else []
+        lines += ["its row mixer starts anew"] if self.mixes_anew else []
         return "; ".join(lines)
 
 
@@ -65,6 +67,7 @@ def inherit(model: RobustScanner, path: Path) -> Inherited:
         fresh="".join(c for c in after if c not in before),
         dropped="".join(c for c in before if c not in after),
         history=history,
+        mixes_anew=bool(anew),
     )
 
 

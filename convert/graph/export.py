@@ -182,7 +182,7 @@ _WIDTH_AXES = {
     "mask": {2: "places"},
     "ctc_following": {1: "columns"},
     "ctc_sums": {2: "columns"},
-    "ctc_waits": {1: "columns", 2: "columns"},
+    "ctc_stays": {1: "columns", 2: "columns"},
     "ctc_order": {1: "columns", 2: "columns"},
 }
 
@@ -215,13 +215,15 @@ CTC_START
 
 
 _CTC_START = """
-  ctc_start = Gather <axis = 1> (ctc_waits, ctc_first)
-  ctc_nothing = Mul (ctc_start, ctc_zero)
+  ctc_start = Gather <axis = 1> (ctc_stays, ctc_first)
+  ctc_start_ends = Mul (ctc_start, ctc_start_signs)
+  signs_shape = Concat <axis = 0> (batch_size, ctc_signs_size)
+  ctc_first_signs = Expand (ctc_start_signs, signs_shape)
 """
 
 
 def _around_the_loop(*, ctc: bool) -> str:
-    first = {**dict.fromkeys(RECURRENT, "zeros"), "ctc_label": "ctc_nothing", "ctc_blank": "ctc_start"}
+    first = {**dict.fromkeys(RECURRENT, "zeros"), "ctc_ends": "ctc_start_ends", "ctc_signs": "ctc_first_signs"}
     carried = [*RECURRENT, *(CTC_RECURRENT if ctc else ())]
     return (
         _AROUND_THE_LOOP.replace("CTC_START\n", _CTC_START if ctc else "")
@@ -241,8 +243,8 @@ def _step_weights(model: RobustScanner, fold_values: bool) -> list[TensorProto]:
             "hidden0": _gates_in_order(rnn.weight_hh_l0.T),
             "hidden1": _gates_in_order(torch.cat([rnn.weight_ih_l1.T, rnn.weight_hh_l1.T])),
             "bias1": _gates_in_order(rnn.bias_ih_l1 + rnn.bias_hh_l1),
-            "classifier": decoder.prediction.weight.T,
-            "classifier_bias": decoder.prediction.bias,
+            "classifier": (1 - model.spec.network.ctc_weight) * decoder.prediction.weight.T,
+            "classifier_bias": (1 - model.spec.network.ctc_weight) * decoder.prediction.bias,
         }
         if not fold_values:
             weights["fusion"] = decoder.fusion.weight[:, :channels].T
@@ -260,7 +262,7 @@ def _step_weights(model: RobustScanner, fold_values: bool) -> list[TensorProto]:
 
 def _ctc_weights(model: RobustScanner) -> dict[str, np.ndarray]:
     constants = ctc_constants(model.spec.charset.class_count, model.spec.network.ctc_weight, np.int64)
-    return {**constants, "ctc_first": np.int64([0])}
+    return {**constants, "ctc_first": np.int64([0]), "ctc_signs_size": np.int64([2, model.spec.charset.class_count])}
 
 
 def _gates_in_order(weight: Tensor) -> Tensor:

@@ -34,12 +34,16 @@ STATE = {  # what a step changes
 CTC_MEMORY = {
     "ctc_following": "float[N, U, K]",  # what the next column says; the last row says that the word ends
     "ctc_sums": "float[N, K, U]",  # sums of logarithms of what the columns say
-    "ctc_waits": "float[N, U, U]",  # [r, t]: the probability that columns r + 1 … t say nothing
-    "ctc_order": "float[N, U, U]",  # [r, t]: 1 where r < t, else 0
+    "ctc_stays": "float[N, U, U]",  # [r, t]: the probability that columns r + 1 … t say nothing
+    "ctc_order": "float[N, U, U]",  # [r, t]: 0 where r < t, else a large negative number
 }
-CTC_RECURRENT = {"ctc_label": "float[N, 1, U]", "ctc_blank": "float[N, 1, U]"}
+CTC_RECURRENT = {  # the prefix so far, as training/model/joint.py keeps it
+    "ctc_ends": "float[N, 2, U]",
+    "ctc_signs": "float[N, 2, K]",
+}
 # Weights are transposed for x · W. `table` is the embedding already multiplied into the first LSTM layer, biases
-# included. Gates lie in the order input, forget, output, cell, so that one sigmoid covers three.
+# included. Gates lie in the order input, forget, output, cell, so that one sigmoid covers three. Where CTC has a
+# say, the classifier is already multiplied by attention's weight in the choice.
 TRAINED = ("table", "hidden0", "hidden1", "bias1", "classifier", "classifier_bias")
 
 
@@ -66,7 +70,7 @@ def _carried_types(*, ctc: bool) -> dict[str, str]:
     return {"token": "int64[N]", "running": "int32[N]", **recurrent, **text}
 
 
-CTC_DOUBT = 1e-6  # as training/model/joint.py
+CTC_DOUBT, CTC_TINY = 1e-6, 1e-30  # as training/model/joint.py
 
 _STEP = """
   embedded = Gather (table, {token})
@@ -91,46 +95,37 @@ _STEP = """
 
 # CTC's distribution of the next character, multiplied with attention's.
 _JOIN = """
-  attention_log = LogSoftmax <axis = -1> (attention_logits)
   {start}
-  ctc_all = Add (ctc_label_here, ctc_blank_here)
-  ctc_prefixes = Concat <axis = 1> (ctc_all, ctc_label_here)
-  ctc_followed = MatMul (ctc_prefixes, ctc_following)
-  ctc_any, ctc_own = Split <axis = 1> (ctc_followed, ctc_halves)
-  last_column = Unsqueeze ({token}, ctc_axes)
-  is_last = Equal (classes, last_column)
-  ctc_repeated = Where (is_last, ctc_own, ctc_zero)
-  ctc_difference = Sub (ctc_any, ctc_repeated)
-  ctc_likely = Max (ctc_difference, ctc_tiny)
-  ctc_total = ReduceSum <keepdims = 1> (ctc_likely, ctc_last_axis)
-  ctc_share = Div (ctc_likely, ctc_total)
-  ctc_doubted = Add (ctc_share, ctc_doubt)
-  ctc_log = Log (ctc_doubted)
+  ctc_followed = MatMul (ctc_ends_here, ctc_following)
+  ctc_signed = Mul (ctc_followed, ctc_signs_here)
+  ctc_sum = ReduceSum <keepdims = {keep}> (ctc_signed, axis1)
+  ctc_likely = Max (ctc_sum, ctc_doubt)
+  ctc_log = Log (ctc_likely)
   ctc_weighed = Mul (ctc_log, ctc_weight)
-  attention_weighed = Mul (attention_log, attention_weight)
-  {add}
+  logits = Add (attention_logits, ctc_weighed)
 """
 
 # The prefix with the chosen character at its end.
 _EXTEND = """
   said_column = Unsqueeze ({token_after}, ctc_axes)
+  last_column = Unsqueeze ({token}, ctc_axes)
+  is_again = Equal (said_column, last_column)
+  ctc_turn = Where (is_again, ctc_again, ctc_any)
+  ctc_before = MatMul (ctc_turn, ctc_ends_here)
   is_said = Equal (classes, said_column)
+  {ctc_signs_after} = Where (is_said, ctc_own_signs, ctc_start_signs)
   said_row = Cast <to = 1> (is_said)
   said_sums = MatMul (said_row, ctc_sums)
   said_sums_column = Transpose <perm = [0, 2, 1]> (said_sums)
   said_logs = Sub (said_sums, said_sums_column)
-  said_logs_down = Min (said_logs, ctc_zero)
-  said_products = Exp (said_logs_down)
-  said_paths = Mul (said_products, ctc_order)
-  is_repeat = Equal (said_column, last_column)
-  ctc_before = Where (is_repeat, ctc_blank_here, ctc_all)
-  ctc_label_new = MatMul (ctc_before, said_paths)
-  ctc_blank_new = MatMul (ctc_label_new, ctc_waits)
-  ctc_larger = Max (ctc_label_new, ctc_blank_new)
-  ctc_largest = ReduceMax <axes = [-1]> (ctc_larger)
+  said_ordered = Add (said_logs, ctc_order)
+  said_paths = Exp (said_ordered)
+  ctc_label = MatMul (ctc_before, said_paths)
+  ctc_both = MatMul (ctc_label, ctc_stays)
+  ctc_largest = ReduceMax <axes = [-1]> (ctc_both)
   ctc_scale = Max (ctc_largest, ctc_tiny)
-  {ctc_label_after} = Div (ctc_label_new, ctc_scale)
-  {ctc_blank_after} = Div (ctc_blank_new, ctc_scale)
+  ctc_ends_new = Concat <axis = 1> (ctc_both, ctc_label)
+  {ctc_ends_after} = Div (ctc_ends_new, ctc_scale)
 """
 
 _CELL = """
@@ -156,7 +151,7 @@ class _Dialect:
     fuse: str
     choose: str  # the most likely character, and what follows from it
     start: str  # CTC's state as the step uses it
-    add: str  # CTC's share to attention's
+    keep: int  # dimensions of CTC's share of the logits: 1 for all three
 
     def write(self, inputs: Mapping[str, str], outputs: Mapping[str, str], *, ctc: bool) -> GraphProto:
         """The graph; inputs and outputs are types by name."""
@@ -166,7 +161,7 @@ class _Dialect:
         logits = "attention_logits" if ctc else "logits"
         body = _STEP.format(
             **names,
-            join=_JOIN.format(start=self.start.format(**names), add=self.add, **names) if ctc else "",
+            join=_JOIN.format(start=self.start.format(**names), keep=self.keep) if ctc else "",
             extend=_EXTEND.format(**names) if ctc else "",
             gates0=self._linear("gates0", "recalled0", names["h0"], "hidden0", "embedded"),
             gates1=self._linear("gates1", "recalled1", "both", "hidden1", "bias1"),
@@ -212,11 +207,12 @@ _LAUNCHED = _Dialect(
 """,
     start="""
   is_first = Equal (step, ctc_first)
-  ctc_label_here = Identity ({ctc_label})
-  ctc_start = Gather <axis = 1> (ctc_waits, ctc_first)
-  ctc_blank_here = Where (is_first, ctc_start, {ctc_blank})
+  ctc_start = Gather <axis = 1> (ctc_stays, ctc_first)
+  ctc_start_ends = Mul (ctc_start, ctc_start_signs)
+  ctc_ends_here = Where (is_first, ctc_start_ends, {ctc_ends})
+  ctc_signs_here = Where (is_first, ctc_start_signs, {ctc_signs})
 """,
-    add="logits = Add (attention_weighed, ctc_weighed)",
+    keep=1,
 )
 
 _LOOPED = _Dialect(
@@ -242,13 +238,10 @@ _LOOPED = _Dialect(
   going_out = Cast <to = 9> (any_running)
 """,
     start="""
-  ctc_label_here = Identity ({ctc_label})
-  ctc_blank_here = Identity ({ctc_blank})
+  ctc_ends_here = Identity ({ctc_ends})
+  ctc_signs_here = Identity ({ctc_signs})
 """,
-    add="""
-  ctc_weighed_row = Squeeze (ctc_weighed, axis1)
-  logits = Add (attention_weighed, ctc_weighed_row)
-""",
+    keep=0,
 )
 
 
@@ -286,16 +279,16 @@ def split_sizes(hidden: int, channels: int) -> dict[str, Any]:
 
 def ctc_constants(classes: int, weight: float, token: type[np.signedinteger[Any]]) -> dict[str, Any]:
     """Constants of a step in which CTC has a say; `token` is the type that its tokens have."""
+    signs = {"ctc_start_signs": [1, 0], "ctc_own_signs": [1, -1]}
+    turns = {"ctc_any": [1, 0], "ctc_again": [1, -1]}
     return {
         "classes": np.arange(classes, dtype=token)[None, None],  # (1, 1, K)
-        "ctc_halves": np.array([1, 1], np.int64),
         "ctc_axes": np.array([1, 2], np.int64),
-        "ctc_last_axis": np.array([-1], np.int64),
-        "ctc_zero": np.float32(0),
-        "ctc_tiny": np.float32(1e-30),
+        "ctc_tiny": np.float32(CTC_TINY),
         "ctc_doubt": np.float32(CTC_DOUBT),
         "ctc_weight": np.float32(weight),
-        "attention_weight": np.float32(1 - weight),
+        **{name: np.array(values, np.float32)[None, :, None] for name, values in signs.items()},  # (1, 2, 1)
+        **{name: np.array(values, np.float32)[None, None] for name, values in turns.items()},  # (1, 1, 2)
     }
 
 

@@ -313,22 +313,14 @@ class Decode {
         if (best == call_.end_id) shared_.length[row] = step + 1;
     }
 
-    // Logits become joint scores; by a whole warp.
+    // Logits, attention's weight in them already, become joint scores; by a whole warp.
     RS_DEVICE void join(float* logits, const float* prefixes) const {
-        float most = logits[0], total = 0, sum = 0;
-        for (int id = warp_lane(); id < call_.classes; id += C::kWarp) {
-            most = logits[id] > most ? logits[id] : most;
-            total += prefixes[id];
-        }
-        most = warp_max<C>(most);
+        float total = 0;
+        for (int id = warp_lane(); id < call_.classes; id += C::kWarp) total += prefixes[id];
         total = warp_sum<C>(total);
-        for (int id = warp_lane(); id < call_.classes; id += C::kWarp) sum += exponential(logits[id] - most);
-        const float log_sum = most + logarithm(warp_sum<C>(sum));
         total = total > CTC_NOTHING ? total : CTC_NOTHING;
-        const float weight = call_.ctc_weight;
         for (int id = warp_lane(); id < call_.classes; id += C::kWarp) {
-            logits[id] =
-                (1 - weight) * (logits[id] - log_sum) + weight * logarithm(prefixes[id] / total + CTC_FLOOR);
+            logits[id] += call_.ctc_weight * logarithm(prefixes[id] / total + CTC_FLOOR);
         }
         sync_warp();
     }

@@ -48,7 +48,7 @@ def test_padding_teaches_nothing() -> None:
 
 def test_a_student_comes_closer_to_its_teacher() -> None:
     apart = []
-    for weight in (0.0, 10.0):
+    for weight in (1e-9, 10.0):
         config = small_config(steps=20, learning_rate=1e-2, distill_weight=weight, ctc_weight=0.0)
         torch.manual_seed(5)
         teacher = RobustScanner(config.spec).eval().requires_grad_(False)
@@ -58,6 +58,15 @@ def test_a_student_comes_closer_to_its_teacher() -> None:
         apart.append([trainer.train_step(make_batch(config, 0))["distill"] for _ in range(20)][-1])
         assert all(torch.equal(a, b) for a, b in zip(before, teacher.parameters(), strict=True))
     assert apart[1] < 0.5 * apart[0]
+
+
+def test_answers_that_do_not_count_are_not_computed() -> None:
+    config = small_config(distill_weight=0.0, features_weight=1.0)
+    teacher = RobustScanner(config.spec).eval().requires_grad_(False)
+    teacher.decoder.prediction.forward = None  # type: ignore[assignment]
+    losses = Trainer(config, Path("unused"), [], teacher=teacher).train_step(make_batch(config, 0))
+    assert losses["distill"] == 0
+    assert losses["features"] > 0
 
 
 @pytest.mark.parametrize(

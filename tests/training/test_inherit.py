@@ -12,8 +12,15 @@ from training.inherit import inherit
 from training.model.robustscanner import RobustScanner
 
 
-def model(characters: str, *, max_length: int = 6, hidden_size: int = 16, resize: str = "linear") -> RobustScanner:
-    network = NetworkSpec("edge", hidden_size, max_length, (8, 8, 16, 16))
+def model(
+    characters: str,
+    *,
+    max_length: int = 6,
+    hidden_size: int = 16,
+    resize: str = "linear",
+    row_mixer: str = "lstm",
+) -> RobustScanner:
+    network = NetworkSpec("edge", hidden_size, max_length, (8, 8, 16, 16), row_mixer=row_mixer)
     return RobustScanner(ModelSpec("m", CharsetSpec.of(characters), InputSpec(resize=resize), network))
 
 
@@ -57,6 +64,14 @@ def test_says_what_was_kept(source: tuple[RobustScanner, Path]) -> None:
     assert text == (
         "old.safetensors: keeps 2 characters and all weights that depend on none; 1 are new: z; forgets 1: c"
     )
+
+
+def test_another_row_mixer_starts_anew(source: tuple[RobustScanner, Path]) -> None:
+    new = model("abc", row_mixer="conv")
+    before = new.decoder.position.position_aware.rnn.mix[0].weight.clone()
+    assert str(inherit(new, source[1])).endswith("; its row mixer starts anew")
+    assert torch.equal(new.decoder.position.position_aware.rnn.mix[0].weight, before)
+    assert torch.equal(new.decoder.rnn.weight_hh_l0, source[0].decoder.rnn.weight_hh_l0)
 
 
 @pytest.mark.parametrize(("change", "message"), [({"hidden_size": 8}, "hidden_size"), ({"resize": "area"}, "resize")])

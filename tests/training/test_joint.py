@@ -40,7 +40,7 @@ def share(posteriors: Tensor, text: tuple[int, ...]) -> Tensor:
     for chosen in text:
         prefix = joint.extend(columns, prefix, last, torch.tensor([chosen]))
         last = torch.tensor([chosen])
-    return joint.choose(torch.zeros(1, CLASSES), 1.0, columns, prefix, last).softmax(-1)[0]
+    return joint.choose(torch.zeros(1, CLASSES), 1.0, columns, prefix).softmax(-1)[0]
 
 
 @pytest.mark.parametrize("text", [(), (0,), (0, 0), (0, 1), (1, 1, 0), (0, 1, 0)])
@@ -62,5 +62,5 @@ def test_long_and_unlikely_texts_stay_finite() -> None:
 def test_attention_alone_has_its_way_without_ctc() -> None:
     columns = joint.align(columns_of(1), END)
     logits = torch.tensor([[0.1, 3.0, -1.0]])
-    chosen = joint.choose(logits, 0.0, columns, joint.begin(columns), torch.tensor([END]))
+    chosen = joint.choose(logits, 0.0, columns, joint.begin(columns))
     assert torch.allclose(chosen.softmax(-1), logits.softmax(-1))

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from robustscanner.spec import CharsetSpec, InputSpec, ModelSpec, NetworkSpec
 from tests.golden.rule import fill
+from training.model.position import RowConvolutions
 from training.model.robustscanner import RobustScanner
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -114,3 +115,20 @@ def test_other_alphabets_and_lengths_need_no_code() -> None:
     logits, tokens = RobustScanner(spec).eval().greedy(*canvases(160, 48))
     assert logits.shape == (2, 5, 12)
     assert tokens.shape == (2, 5)
+
+
+def test_rows_of_convolutions_are_the_same_in_training() -> None:
+    """Where they are summed up tap by tap."""
+    torch.manual_seed(0)
+    rows, picture = RowConvolutions(8, 20), torch.randn(2, 8, 3, 14)
+    assert torch.allclose(rows.train()(picture), rows.eval()(picture), atol=1e-5)
+
+
+def test_ctc_that_has_a_say_reads_pairs_of_columns() -> None:
+    spec = ModelSpec("joint", network=NetworkSpec("edge", 16, 5, (8, 8, 16, 16), ctc_weight=0.5))
+    model = RobustScanner(spec).eval()
+    seen = model.see(torch.zeros(1, 48, 160, 3, dtype=torch.uint8))
+    memory = model.remember(seen, torch.tensor([160]), 5)
+    assert memory.columns.shape[1] == 40
+    assert model.columns(seen, memory).shape[1] == 20
+    assert model.column_px == 8

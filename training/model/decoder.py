@@ -88,7 +88,7 @@ class Decoder(nn.Module):
             step, state, _ = self(token, memory._replace(position=memory.position[:, t : t + 1]), state)
             last = token[:, 0]
             if memory.ctc and prefix:
-                step = joint.choose(step[:, 0], ctc_weight, memory.ctc, prefix, last)[:, None]
+                step = joint.choose(step[:, 0], ctc_weight, memory.ctc, prefix)[:, None]
             token = step.argmax(-1)
             if memory.ctc and prefix:
                 prefix = joint.extend(memory.ctc, prefix, last, token[:, 0])

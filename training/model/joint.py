@@ -24,7 +24,8 @@ from torch.nn import functional as F
 
 FLOOR = 1e-7  # of posteriors, so that sums of their logarithms stay exact enough in float32
 TINY = 1e-30
-DOUBT = 1e-6  # added to CTC's distribution: attention may say what CTC holds for impossible
+FORBIDDEN = -1e4  # far below any sum of logarithms, and half precision can hold it
+DOUBT = 1e-6  # the least that CTC says of a character: attention may say what CTC holds for impossible
 
 
 class Columns(NamedTuple):
@@ -32,15 +33,15 @@ class Columns(NamedTuple):
 
     following: Tensor  # (N, T, K): Y[t + 1, c]; the last row says that the word ends
     sums: Tensor  # (N, K, T): sums of the logarithms of Y[0…t, c]
-    waits: Tensor  # (N, T, T), [r, t]: probability of blanks alone in columns r + 1 … t; [0, 0] is 1
-    order: Tensor  # (N, T, T), [r, t]: 1 where r < t, else 0
+    stays: Tensor  # (N, T, T), [r, t]: probability of blanks alone in columns r + 1 … t; 1 where r = t, 0 where r > t
+    order: Tensor  # (N, T, T), [r, t]: 0 where r < t, else FORBIDDEN; added to logarithms
 
 
 class Prefix(NamedTuple):
     """What CTC knows of the text so far, scaled so that the largest is 1."""
 
-    in_label: Tensor  # (N, 1, T): a
-    in_blank: Tensor  # (N, 1, T): b
+    ends: Tensor  # (N, 2, T): a + b, and a
+    signs: Tensor  # (N, 2, K): what both are multiplied by for each next character: 1, and -1 for the last one again
 
 
 def align(posteriors: Tensor, end_id: int) -> Columns:
@@ -50,43 +51,36 @@ def align(posteriors: Tensor, end_id: int) -> Columns:
     before = none.to(posteriors).expand(batch, 1, -1)
     logs = torch.cat([before, posteriors], 1).clamp_min(FLOOR).log()  # (N, T, K + 1)
     place = torch.arange(logs.shape[1], device=posteriors.device)
-    order = (place[:, None] < place).to(logs)  # (T, T)
-    same = (place[:, None] == place).to(logs)
-    sums = logs.transpose(1, 2) @ (order + same)  # (N, K + 1, T)
+    up_to = (place[:, None] <= place).to(logs)  # (T, T)
+    order = FORBIDDEN * (place[:, None] >= place).to(logs)
+    sums = logs.transpose(1, 2) @ up_to  # (N, K + 1, T)
     blanks = sums[:, -1:]
-    first = same[:1]
-    waits = _products(blanks) * order + first.T * first
+    stays = (blanks - blanks.transpose(1, 2)).clamp_max(0).exp() * up_to
     is_end = (torch.arange(classes - 1, device=posteriors.device) == end_id).to(posteriors)
     following = torch.cat([posteriors[..., :-1] * (1 - is_end), is_end.expand(batch, 1, -1)], 1)
-    return Columns(following, sums[:, :-1], waits, order.expand(batch, -1, -1))
+    return Columns(following, sums[:, :-1], stays, order.expand(batch, -1, -1))
 
 
 def begin(columns: Columns) -> Prefix:
     """Before the first character."""
-    in_blank = columns.waits[:, :1]
-    return Prefix(torch.zeros_like(in_blank), in_blank)
+    blank = columns.stays[:, :1]
+    signs = blank.new_tensor([[1.0], [0.0]]).expand(len(blank), 2, columns.following.shape[2])
+    return Prefix(torch.cat([blank, torch.zeros_like(blank)], 1), signs)
 
 
-def choose(logits: Tensor, weight: float, columns: Columns, prefix: Prefix, last: Tensor) -> Tensor:
-    """Attention's logits (N, K) and the last class (N), the start token at first, to joint logits (N, K)."""
-    both = torch.cat([prefix.in_label + prefix.in_blank, prefix.in_label], 1) @ columns.following  # (N, 2, K)
-    repeats = F.one_hot(last, logits.shape[1]).to(logits)
-    likely = (both[:, 0] - repeats * both[:, 1]).clamp_min(TINY)
-    likely = likely / likely.sum(1, keepdim=True)
-    return (1 - weight) * logits.log_softmax(-1) + weight * (likely + DOUBT).log()
+def choose(logits: Tensor, weight: float, columns: Columns, prefix: Prefix) -> Tensor:
+    """Attention's logits (N, K) to joint logits (N, K)."""
+    likely = (prefix.ends @ columns.following * prefix.signs).sum(1)  # (N, K)
+    return (1 - weight) * logits + weight * likely.clamp_min(DOUBT).log()
 
 
 def extend(columns: Columns, prefix: Prefix, last: Tensor, chosen: Tensor) -> Prefix:
-    """The prefix with one more class (N)."""
-    repeats = (chosen == last).to(prefix.in_label)[:, None, None]
-    before = prefix.in_blank + (1 - repeats) * prefix.in_label  # (N, 1, T)
-    sums = F.one_hot(chosen, columns.sums.shape[1]).to(before)[:, None] @ columns.sums  # (N, 1, T)
-    in_label = before @ (_products(sums) * columns.order)
-    in_blank = in_label @ columns.waits
-    most = torch.maximum(in_label, in_blank).amax(2, keepdim=True).clamp_min(TINY)
-    return Prefix(in_label / most, in_blank / most)
-
-
-def _products(sums: Tensor) -> Tensor:
-    """Sums (N, 1, T) of logarithms to the products of columns r + 1 … t, which matter where r < t; (N, T, T)."""
-    return (sums - sums.transpose(1, 2)).clamp_max(0).exp()
+    """The prefix, which ended in the class `last` (N), the start token at first, with one more class (N)."""
+    said = F.one_hot(chosen, columns.sums.shape[1]).to(prefix.ends)[:, None]  # (N, 1, K)
+    again = (chosen == last).to(prefix.ends)[:, None, None]
+    before = prefix.ends[:, :1] - again * prefix.ends[:, 1:]  # (N, 1, T)
+    sums = said @ columns.sums  # (N, 1, T)
+    label = before @ (sums - sums.transpose(1, 2) + columns.order).exp()
+    both = label @ columns.stays
+    ends = torch.cat([both, label], 1) / both.amax(2, keepdim=True).clamp_min(TINY)
+    return Prefix(ends, torch.cat([torch.ones_like(said), -said], 1))

@@ -64,7 +64,7 @@ class RobustScanner(nn.Module):
         return self.decoder.remember(seen.features, self.encoder(seen.features), mask, length)
 
     def columns(self, seen: Seen, memory: Memory | None) -> Tensor:
-        """What CTC reads, (N, U, E); where it has a say, half as many columns as the feature map: they cost a quarter."""
+        """What CTC reads, (N, U, E). Where it has a say, pairs of columns become one: a quarter of the cost."""
         if seen.columns is not None:
             return seen.columns
         if self.ctc_head is None:

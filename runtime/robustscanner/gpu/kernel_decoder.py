@@ -34,7 +34,7 @@ from robustscanner.session import Images, Scores, Tokens, Widths
 from robustscanner.spec import ModelSpec
 
 MEMORY = ("keys", "values", "mask", "position")  # what the kernel reads; with joint scoring, CTC too:
-CTC_MEMORY = ("ctc_following", "ctc_waits")
+CTC_MEMORY = ("ctc_following", "ctc_stays")
 _UNREAD = ("ctc_sums", "ctc_order")  # of steps only
 _FIRST_WITH_CLUSTERS = 9  # compute capability
 
@@ -250,7 +250,7 @@ def _say_columns(call: DecodeCall, addresses: Mapping[str, int], spec: ModelSpec
     aligned = call.columns + 1
     call.ctc_weight = spec.network.ctc_weight
     call.labels, call.label_step, call.label_word = addresses["ctc_following"], call.classes, aligned * call.classes
-    call.blanks = addresses["ctc_waits"] + 4  # [r, r + 1]: column r + 1 says nothing
+    call.blanks = addresses["ctc_stays"] + 4  # [r, r + 1]: column r + 1 says nothing
     call.blank_step, call.blank_word = aligned + 1, aligned * aligned
 
 

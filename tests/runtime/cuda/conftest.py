@@ -72,7 +72,7 @@ def _beside(left: Image, right: Image) -> Image:
 
 def words_of(model: RobustScanner, graph: onnx.ModelProto, images: np.ndarray, widths: np.ndarray) -> Words:
     """Runs the graph, whose memory is asked for beside its text."""
-    wanted = [*MEMORY, *(("ctc_following", "ctc_waits") if model.spec.network.ctc_weight else ())]
+    wanted = [*MEMORY, *(("ctc_following", "ctc_stays") if model.spec.network.ctc_weight else ())]
     for name in wanted:
         graph.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -81,9 +81,9 @@ def words_of(model: RobustScanner, graph: onnx.ModelProto, images: np.ndarray, w
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
     memory = {name: read[name] for name in MEMORY}
     memory["mask"] = memory["mask"][:, 0]
-    if "ctc_waits" in read:  # see training/model/joint.py
+    if "ctc_stays" in read:  # see training/model/joint.py
         memory["labels"] = np.ascontiguousarray(read["ctc_following"][:, :-1])
-        memory["blanks"] = np.ascontiguousarray(np.diagonal(read["ctc_waits"], 1, 1, 2)[:, :, None])
+        memory["blanks"] = np.ascontiguousarray(np.diagonal(read["ctc_stays"], 1, 1, 2)[:, :, None])
     if "fusion" in weights:  # multiplied in the loop; in an engine it is in the values
         memory["values"] = memory["values"] @ weights["fusion"]
     return Words(model, weights, memory, widths, read["tokens"], read["scores"])

@@ -81,7 +81,7 @@ def choices(
     posteriors: np.ndarray | None = None,
     ctc_weight: float = 0.0,
 ) -> tuple[list[int], list[float]]:
-    """What a word (T, K) says, its end token included, and its scores."""
+    """What a word (T, K) says, its end token included, and its scores; attention's weight is in the logits."""
     joint = None if posteriors is None else Joint(posteriors, charset.end_id)
     tokens: list[int] = []
     sure: list[float] = []
@@ -90,8 +90,7 @@ def choices(
         if allowed is not None:
             scores = scores + allowed[step if len(allowed) > 1 else 0]
         if joint is not None:
-            log_sum = scores.max() + np.log(np.exp(scores - scores.max()).sum())
-            scores = (1 - ctc_weight) * (scores - log_sum) + ctc_weight * np.log(joint.shares() + 1e-6)
+            scores = scores + ctc_weight * np.log(joint.shares() + 1e-6)
         tokens.append(int(scores.argmax()))
         sure.append(float(1 / np.exp(scores - scores.max()).sum()))
         if tokens[-1] == charset.end_id:

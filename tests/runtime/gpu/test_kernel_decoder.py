@@ -227,7 +227,7 @@ def test_where_the_memory_tells_of_ctc_columns() -> None:
             waits[:, first, last] = posteriors[:, first:last, -1].prod(1)
     call = DecodeCall(columns=columns, classes=classes)
     spec = SimpleNamespace(network=SimpleNamespace(ctc_weight=0.25))
-    _say_columns(call, {"ctc_following": following.ctypes.data, "ctc_waits": waits.ctypes.data}, spec)
+    _say_columns(call, {"ctc_following": following.ctypes.data, "ctc_stays": waits.ctypes.data}, spec)
     assert call.ctc_weight == 0.25
     for word, column in np.ndindex(words, columns):
         label = call.labels + 4 * (word * call.label_word + column * call.label_step)
