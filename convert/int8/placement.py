@@ -25,7 +25,7 @@ def quantisable(graph: GraphProto) -> tuple[str, ...]:
     """
     weights = {tensor.name: tensor for tensor in graph.initializer}
     convolutions = [node for node in graph.node if node.op_type == "Conv" and node.input[1] in weights]
-    return tuple(node.name for node in convolutions if not _sees_pixels(weights[node.input[1]]))
+    return tuple(node.name for node in convolutions if not _sees_pixels(node, weights[node.input[1]]))
 
 
 def place(graph: GraphProto, layers: Collection[str]) -> Placement:
@@ -47,9 +47,10 @@ def place(graph: GraphProto, layers: Collection[str]) -> Placement:
     return Placement(tuple(chosen), tuple(tensors), pooled)
 
 
-def _sees_pixels(weight: onnx.TensorProto) -> bool:
+def _sees_pixels(node: NodeProto, weight: onnx.TensorProto) -> bool:
     """The first layer: too few input channels for 8 bits to save time, and every other layer depends on it."""
-    return bool(weight.dims[1] < 4)
+    groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+    return bool(groups * weight.dims[1] < 4)
 
 
 def _settled(node: NodeProto, uses: Mapping[str, Sequence[NodeProto]]) -> str:

@@ -85,6 +85,7 @@ def check_model(model: Path, cpus: Sequence[Cpu], count: int) -> list[str]:
         str(ROOT / "convert" / "build_engine.py"),
         str(model),
         "--int8",
+        "--reduce-range",
         "--backend",
         "onnxruntime",
     ]

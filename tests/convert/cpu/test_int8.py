@@ -16,7 +16,7 @@ from convert.engine.source import load_source
 from convert.graph.model_file import load_model
 from convert.int8.calibration import load_calibration
 from convert.int8.recipe import AUTO, Recipe
-from robustscanner.spec import InputSpec
+from robustscanner.spec import InputSpec, ModelSpec, NetworkSpec
 from tests.convert.conftest import TINY
 
 FIRST = "/backbone/layers/layers.0/layers.0.0/Conv"
@@ -118,6 +118,19 @@ def test_exclude_holds_for_every_layer(crops: Path, tmp_path: Path) -> None:
     assert "also_int8" not in step
     assert FIRST in step["excluded"]
     assert sum(node.op_type == "LSTM" for node in model.graph.node) == 2
+
+
+@pytest.mark.parametrize(("saturates", "reduced", "bits"), [(False, None, 8), (True, None, 7), (False, True, 7)])
+def test_small_takes_8_bits_where_the_cpu_can(
+    monkeypatch: pytest.MonkeyPatch, saturates: bool, reduced: bool | None, bits: int
+) -> None:
+    """With 7, the layers that close its blocks stay FP32."""
+    monkeypatch.setattr("convert.cpu.backend.int8_saturates", lambda: saturates)
+    small, edge = (ModelSpec("m", network=NetworkSpec(backbone)) for backbone in ("small", "edge"))
+    found = CpuBackend().settle(Recipe(AUTO, (AUTO,), reduced), small)
+    assert found.weight_bits == bits
+    assert ("*/narrow/*" in found.exclude) == (bits == 7)
+    assert CpuBackend().settle(Recipe(AUTO, (AUTO,), reduced), edge).weight_bits == 7
 
 
 def test_preview_says_what_is_built(crops: Path) -> None:
