@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robustscanner.program import whole_number
+
 if TYPE_CHECKING:
     from robustscanner.session import SessionOptions
 
@@ -16,7 +18,9 @@ def engine_parser(what: str | None, epilog: str) -> argparse.ArgumentParser:
         description=what, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("engines", type=Path, nargs="+", metavar="ENGINE", help="NAME.engine or NAME.onnx")
-    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads of each engine (default: all cores)")
+    parser.add_argument(
+        "--threads", type=whole_number, metavar="N", help="CPU threads of each engine (default: all cores)"
+    )
     parser.add_argument(
         "--allow-host-code",
         action="store_true",
@@ -31,19 +35,14 @@ def add_sets(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, nargs="+", default=[CALIB_DATA], metavar="DIR", help="folders with labels.tsv"
     )
-    parser.add_argument("--words", type=count, metavar="N", help="words of each set, spread evenly (default: all)")
-
-
-def count(text: str) -> int:
-    """A whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
+    parser.add_argument(
+        "--words", type=whole_number, metavar="N", help="words of each set, spread evenly (default: all)"
+    )
 
 
 def counts(text: str) -> list[int]:
     """Whole numbers with commas between them."""
-    return [count(part) for part in text.split(",")]
+    return [whole_number(part) for part in text.split(",")]
 
 
 def session_options(arguments: argparse.Namespace, *, spinning: bool = True) -> "SessionOptions":

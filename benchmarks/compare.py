@@ -10,8 +10,8 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "benchmarks"
 
-from benchmarks.arguments import add_sets, count, engine_parser, session_options
-from robustscanner.program import exit_status
+from benchmarks.arguments import add_sets, engine_parser, session_options
+from robustscanner.program import exit_status, whole_number
 
 if TYPE_CHECKING:
     from benchmarks.reader import Reader
@@ -41,9 +41,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="one that must be there (default: all that are installed)",
     )
     parser.add_argument(
-        "--timed-words", type=count, default=32, metavar="N", help="crops of a timed round (default: %(default)s)"
+        "--timed-words",
+        type=whole_number,
+        default=32,
+        metavar="N",
+        help="crops of a timed round (default: %(default)s)",
     )
-    parser.add_argument("--rounds", type=count, default=12, metavar="N", help="timed rounds (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=whole_number, default=12, metavar="N", help="timed rounds (default: %(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=60, metavar="S", help="start no new round after so long")
     return parser.parse_args(arguments)
 

@@ -10,8 +10,8 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "benchmarks"
 
-from benchmarks.arguments import CALIB_DATA, count, counts, engine_parser, session_options
-from robustscanner.program import exit_status
+from benchmarks.arguments import CALIB_DATA, counts, engine_parser, session_options
+from robustscanner.program import exit_status, whole_number
 
 if TYPE_CHECKING:
     from benchmarks.reader import Reader
@@ -31,9 +31,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """The command line."""
     parser = engine_parser(__doc__, EPILOG)
     parser.add_argument("--crops", type=Path, default=CALIB_DATA, metavar="DIR", help="folder with labels.tsv")
-    parser.add_argument("--words", type=count, default=32, metavar="N", help="crops of a round (default: %(default)s)")
+    parser.add_argument(
+        "--words", type=whole_number, default=32, metavar="N", help="crops of a round (default: %(default)s)"
+    )
     parser.add_argument("--batches", type=counts, default=[1, 8, 32], metavar="N,…", help="default: 1,8,32")
-    parser.add_argument("--rounds", type=count, default=12, metavar="N", help="timed rounds (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=whole_number, default=12, metavar="N", help="timed rounds (default: %(default)s)"
+    )
     parser.add_argument(
         "--seconds", type=float, default=30, metavar="S", help="start no new round after so long (default: %(default)s)"
     )

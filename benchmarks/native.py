@@ -16,9 +16,9 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
     sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1])]
     __package__ = "benchmarks"
 
-from benchmarks.arguments import add_sets, count, engine_parser, session_options
+from benchmarks.arguments import add_sets, engine_parser, session_options
 from robustscanner.errors import RobustScannerError
-from robustscanner.program import exit_status
+from robustscanner.program import exit_status, whole_number
 
 ROOT = Path(__file__).parents[1]
 BUILDS = ROOT / "build" / "cpp"
@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--builds", type=Path, default=BUILDS, metavar="DIR", help="folder with release/ and pixels/, built with CMake"
     )
-    parser.add_argument("--rounds", type=count, default=12, metavar="N", help="timed rounds (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=whole_number, default=12, metavar="N", help="timed rounds (default: %(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=60, metavar="S", help="start no new round after so long")
     parsed = parser.parse_args(arguments)
     return exit_status(lambda: measure(parsed))

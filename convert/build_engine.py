@@ -17,22 +17,15 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
 from robustscanner.program import exit_status
 from robustscanner.scoring import Scorer, add_protocol_argument
 
-from .arguments import (
-    add_calibration_arguments,
-    add_gate_arguments,
-    add_tensorrt_arguments,
-    gate_options,
-    load_crops,
-    recipe_of,
-    refuse_tensorrt_arguments,
-    tensorrt_options,
-)
+from .accuracy.arguments import add_gate_arguments, gate_options
+from .int8.arguments import add_calibration_arguments, load_crops, recipe_of
+from .trt.arguments import add_tensorrt_arguments, refuse_tensorrt_arguments, tensorrt_options
 
 if TYPE_CHECKING:
     from robustscanner.engine import EngineAccuracy, EngineManifest
 
     from .accuracy.gate import GateOptions
-    from .backend import Backend
+    from .engine.backend import Backend
     from .engine.product import Product
     from .engine.source import Source
     from .int8.calibration import CalibrationSet

@@ -10,7 +10,7 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
 
 from robustscanner.program import exit_status
 
-from .arguments import add_calibration_arguments, load_crops, recipe_of
+from .int8.arguments import add_calibration_arguments, load_crops, recipe_of
 
 EPILOG = """examples:
   python convert/quantize.py edge.onnx -o edge-int8.onnx

@@ -15,7 +15,7 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
 from robustscanner.program import exit_status
 from robustscanner.scoring import add_protocol_argument
 
-from .arguments import MEASURED, add_crop_arguments, load_crops
+from .int8.arguments import MEASURED, add_crop_arguments, load_crops
 
 if TYPE_CHECKING:
     from .accuracy.trial import Trial, Trials

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # What both backends and what measures them may use of `convert`.
-SHARED = {"convert.backend", "convert.engine", "convert.graph", "convert.int8"}
+SHARED = {"convert.engine", "convert.graph", "convert.int8"}
 
 # file or folder -> modules it may import, besides the standard library; the longest matching entry counts.
 # "robustscanner.*" are the library's modules, "training" and "convert" the folders of programs.
@@ -130,7 +130,6 @@ TABLE: dict[str, set[str]] = {
     "convert": {"robustscanner", "convert"},  # programs, and what they share
     "convert/sensitivity.py": {"onnxruntime", "robustscanner", "convert"},
     "convert/import_checkpoint.py": {"torch", "robustscanner", "convert", "training.checkpoint", "training.model"},
-    "convert/backend.py": {"robustscanner.spec", "convert.engine", "convert.int8"},
     "convert/foreign": {"numpy", "robustscanner.errors", "robustscanner.spec", "convert.foreign"},
     "convert/foreign/weight_file.py": {"numpy", "robustscanner.errors", "convert.foreign", "training.checkpoint"},
     "convert/graph": {"numpy", "onnx", "robustscanner", "convert.graph"},
@@ -149,6 +148,7 @@ TABLE: dict[str, set[str]] = {
     "convert/int8": {"numpy", "onnx", "robustscanner", "convert.graph", "convert.int8"},
     "convert/int8/calibration.py": {"numpy", "onnx", "tqdm", "robustscanner", "convert.graph.session"},
     "convert/engine": {"numpy", "onnx", "robustscanner", "convert.graph", "convert.engine"},
+    "convert/engine/backend.py": {"robustscanner.spec", "convert.engine", "convert.int8"},
     "convert/engine/product.py": {"robustscanner.engine"},
     "convert/accuracy": {"numpy", "onnx", "tqdm", "robustscanner", "convert.accuracy", *SHARED},
     "convert/accuracy/chart.py": {"matplotlib"},

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from robustscanner.engine import EngineAccuracy
     from robustscanner.scoring import Scorer
 
-    from ..backend import Quantise
+    from ..engine.backend import Quantise
     from ..engine.source import Source
     from ..int8.calibration import CalibrationSet
     from ..int8.recipe import Recipe

@@ -14,7 +14,7 @@ from robustscanner.errors import EngineError
 from robustscanner.metrics import AUTO
 from robustscanner.scoring import Scorer
 
-from ..backend import Quantise
+from ..engine.backend import Quantise
 from ..engine.source import Source
 from ..graph.edit import copy_model
 from ..graph.session import open_on_cpu

@@ -15,7 +15,7 @@ from robustscanner.cpu import int8_saturates
 from robustscanner.engine import ONNX_NAME, BatchRange
 from robustscanner.spec import ModelSpec
 
-from ..backend import Preview
+from ..engine.backend import Preview
 from ..engine.product import Product
 from ..engine.source import Source
 from ..graph.model_file import file_step, save_model, with_metadata

@@ -14,7 +14,7 @@ from robustscanner.engine import DECODER_NAME, ENCODER_NAME, KERNELS_NAME, SINGL
 from robustscanner.output import replacing
 from robustscanner.spec import ModelSpec
 
-from ..backend import Preview
+from ..engine.backend import Preview
 from ..engine.bundle import write_manifest
 from ..engine.product import Product
 from ..engine.source import Source

@@ -1,5 +1,6 @@
 """What every program of the kit makes of an error: one line on stderr, and an exit status."""
 
+import argparse
 import os
 import signal
 import sys
@@ -33,6 +34,13 @@ def exit_status(action: Callable[[], object], *, interrupted: str = "interrupted
         print(interrupted.replace("interrupted", "terminated", 1), file=sys.stderr)
         return TERMINATED
     return 0
+
+
+def whole_number(text: str) -> int:
+    """A count on a command line, from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
 
 
 @dataclass

@@ -6,13 +6,13 @@ from pathlib import Path
 import onnx
 import pytest
 
-from convert.accuracy.gate import Choice, GateOptions, choose_float_layers, rank_layers
+from convert.accuracy.gate import Choice, GateOptions, choose_float_layers, rank_layers, repair
 from convert.accuracy.trial import Trial, Trials
 from convert.build_engine import main
 from convert.cpu.backend import CpuBackend
 from convert.engine.source import load_source
 from convert.int8.calibration import load_calibration
-from convert.int8.recipe import exact_pattern
+from convert.int8.recipe import AUTO, Recipe, exact_pattern
 from robustscanner.engine import EngineAccuracy, read_manifest
 from robustscanner.spec import InputSpec
 from tests.convert.conftest import TINY
@@ -97,9 +97,9 @@ def test_repairs(hard: Path, tmp_path: Path) -> None:
     assert (steps["gate"]["max_drop_points"], steps["gate"]["drop_points"]) == (0, 0)
 
 
-def in_8_bits(engine: Path) -> set[str]:
+def in_8_bits(folder: Path) -> set[str]:
     """Names of the layers of a built graph whose weights are whole numbers."""
-    graph = onnx.load(engine / "model.onnx").graph
+    graph = onnx.load(folder / "model.onnx").graph
     makers = {name: node.op_type for node in graph.node for name in node.output}
     convolutions = {n.name for n in graph.node if n.op_type == "Conv" and makers.get(n.input[1]) == "DequantizeLinear"}
     return convolutions | {node.name for node in graph.node if node.op_type == "DynamicQuantizeLSTM"}
@@ -107,14 +107,17 @@ def in_8_bits(engine: Path) -> set[str]:
 
 def test_what_is_restored_is_what_is_built(crops: Path, tmp_path: Path) -> None:
     """On the default path, where more than convolutions is in 8 bits."""
-    arguments = [str(TINY), "--int8", "--calib-data", str(crops)]
-    plain, repaired = tmp_path / "plain.engine", tmp_path / "repaired.engine"
-    assert main([*arguments, "-o", str(plain)]) == 0
-    assert main([*arguments, "-o", str(repaired), "--max-drop", "0", "--repair"]) == 0
-    restored = read_manifest(repaired).history[-2]["restored"]
+    backend, source, calibration = CpuBackend(), load_source(TINY), load_calibration(crops, InputSpec())
+    recipe = backend.settle(Recipe(AUTO, (AUTO,)), source.spec)
+    restored = repair(backend.quantise, source, calibration, recipe, GateOptions(0, repair=True))
     assert restored, "the tiny model reads the same in 8 bits: nothing to repair"
-    assert in_8_bits(plain) - in_8_bits(repaired) == set(restored)
-    assert in_8_bits(repaired) < in_8_bits(plain)
+    built = []
+    for name, tried in (("plain", recipe), ("repaired", recipe.sparing(restored))):
+        (tmp_path / name).mkdir()
+        backend.make(source, calibration, tried, tmp_path / name)
+        built.append(in_8_bits(tmp_path / name))
+    assert built[0] - built[1] == set(restored)
+    assert built[1] < built[0]
 
 
 def test_passes_and_remembers(crops: Path, tmp_path: Path) -> None:

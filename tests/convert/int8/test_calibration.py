@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from convert.arguments import MEASURED
+from convert.int8.arguments import MEASURED
 from convert.int8.calibration import Histogram, Inputs, collect_ranges, load_calibration
 from robustscanner.labels import DataError
 from robustscanner.preprocess import load_image, make_batch

@@ -7,10 +7,10 @@ from typing import ClassVar, Protocol
 
 from robustscanner.spec import ModelSpec
 
-from .engine.product import Product
-from .engine.source import Source
-from .int8.calibration import CalibrationSet, Collect
-from .int8.recipe import Quantized, Recipe
+from ..int8.calibration import CalibrationSet, Collect
+from ..int8.recipe import Quantized, Recipe
+from .product import Product
+from .source import Source
 
 
 @dataclass(frozen=True)

@@ -1,111 +1,14 @@
-"""Command-line options that programs share, group by group, and what was said with them."""
+"""Command-line options: how TensorRT and TensorRT-RTX build."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustscanner.errors import EngineError
+from robustscanner.program import whole_number
 
 if TYPE_CHECKING:
-    from robustscanner.spec import InputSpec
-
-    from .accuracy.gate import GateOptions
-    from .int8.calibration import CalibrationSet
-    from .int8.recipe import Recipe
-    from .trt.backend import TensorRTOptions
-
-CALIB_DATA = Path(__file__).parents[1] / "calib_data"  # of the checkout
-MEASURED = ("max", "entropy", "percentile", "mse")  # methods of choosing ranges that look at calibration crops
-METHODS = (*MEASURED, "qat")
-AUTO = "auto"  # as int8/recipe.py
-
-
-def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to calibrate with."""
-    parser.add_argument(
-        "--calib-data",
-        type=Path,
-        default=CALIB_DATA,
-        metavar="DIR",
-        help="folder with labels.tsv (default: calib_data)",
-    )
-    parser.add_argument(
-        "--calib-images", type=whole_number, default=512, metavar="N", help="crops to draw (default: 512)"
-    )
-    parser.add_argument(
-        "--calib-method",
-        choices=(AUTO, *METHODS),
-        default=AUTO,
-        help="how ranges are chosen; auto: mse for small, else max; qat: as quantisation-aware training left them "
-        "(default: %(default)s)",
-    )
-
-
-def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to calibrate with, and what to put into 8 bits."""
-    add_crop_arguments(parser)
-    parser.add_argument(
-        "--exclude",
-        action="append",
-        metavar="NAME",
-        help="layer that stays FP32, a pattern of names; repeatable; '' for none (default: what attention compares)",
-    )
-    parser.add_argument(
-        "--reduce-range",
-        action=argparse.BooleanOptionalAction,
-        help="7-bit weights, right on every CPU, or 8-bit ones, which x86 without VNNI adds wrongly "
-        "(default: 8 for small where this CPU can, else 7)",
-    )
-
-
-def load_crops(folder: Path, images: int, spec: "InputSpec") -> "CalibrationSet":
-    """The crops asked for, with one line on stderr when some had to be left out.
-
-    Raises:
-        DataError: there are none.
-    """
-    from .int8.calibration import load_calibration
-
-    calibration = load_calibration(folder, spec, images=images)
-    if bad := calibration.unreadable:
-        print(f"warning: {len(bad)} unreadable pictures left out; the first: {bad[0]}", file=sys.stderr)
-    return calibration
-
-
-def recipe_of(parsed: argparse.Namespace) -> "Recipe":
-    """How to quantise, some of it perhaps left open; see `Recipe.settled`."""
-    from .int8.recipe import Recipe
-
-    exclude = (AUTO,) if parsed.exclude is None else tuple(filter(None, parsed.exclude))
-    return Recipe(parsed.calib_method, exclude, parsed.reduce_range)
-
-
-def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
-    """What an engine may lose."""
-    parser.add_argument(
-        "--max-drop",
-        type=_points,
-        metavar="POINTS",
-        help="refuse an engine that reads fewer calibration words than FP32, by more than this many percentage points",
-    )
-    parser.add_argument(
-        "--repair", action="store_true", help="with --max-drop: restore layers to FP32 until it fits, instead"
-    )
-
-
-def gate_options(parsed: argparse.Namespace) -> "GateOptions | None":
-    """What the gate asks for; None where any accuracy will do.
-
-    Raises:
-        EngineError: `--repair` where there is nothing to repair.
-    """
-    from .accuracy.gate import GateOptions
-
-    if parsed.repair and (parsed.max_drop is None or parsed.precision != "int8"):
-        what = "has no bound to reach; give --max-drop POINTS" if parsed.max_drop is None else "is for --int8 only"
-        raise EngineError(f"--repair: {what}, or leave it out")
-    return None if parsed.max_drop is None else GateOptions(parsed.max_drop, parsed.repair)
+    from .backend import TensorRTOptions
 
 
 def add_tensorrt_arguments(parser: argparse.ArgumentParser) -> None:
@@ -162,8 +65,8 @@ def tensorrt_options(parsed: argparse.Namespace) -> "TensorRTOptions":
     """
     from robustscanner.engine import BatchRange
 
-    from .trt.backend import TensorRTOptions
-    from .trt.builder import BuilderOptions
+    from .backend import TensorRTOptions
+    from .builder import BuilderOptions
 
     if parsed.reduce_range is not None:
         raise EngineError("--reduce-range: is for x86 CPUs and does nothing with TensorRT; leave it out")
@@ -191,20 +94,3 @@ def tensorrt_options(parsed: argparse.Namespace) -> "TensorRTOptions":
         timing_cache=parsed.timing_cache,
         save_layers=parsed.save_layers,
     )
-
-
-def whole_number(text: str) -> int:
-    """A count, from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
-
-
-def _points(text: str) -> float:
-    try:
-        points = float(text)
-    except ValueError:
-        points = -1
-    if not 0 <= points <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of percentage points, 0 to 100")
-    return points
