@@ -17,7 +17,12 @@ SHARED = {"convert.engine", "convert.graph", "convert.int8"}
 # "robustscanner.*" are the library's modules, "training" and "convert" the folders of programs.
 TABLE: dict[str, set[str]] = {
     "runtime/recognize.py": {"robustscanner.recognize"},
-    "runtime/robustscanner/__init__.py": {"robustscanner.errors", "robustscanner.recognizer", "robustscanner.session"},
+    "runtime/robustscanner/__init__.py": {
+        "robustscanner.constraint",
+        "robustscanner.errors",
+        "robustscanner.recognizer",
+        "robustscanner.session",
+    },
     "runtime/robustscanner/__main__.py": {"robustscanner.recognize"},
     "runtime/robustscanner/errors.py": set(),
     "runtime/robustscanner/spec.py": {"robustscanner.errors"},
@@ -115,9 +120,11 @@ TABLE: dict[str, set[str]] = {
         "robustscanner.spec",
         "robustscanner.gpu.tensorrt_session",
     },
+    "runtime/robustscanner/constraint.py": {"numpy", "robustscanner.errors", "robustscanner.spec"},
     "runtime/robustscanner/recognizer.py": {
         "numpy",
         "robustscanner.charset",
+        "robustscanner.constraint",
         "robustscanner.engine",
         "robustscanner.errors",
         "robustscanner.preprocess",
@@ -137,7 +144,6 @@ TABLE: dict[str, set[str]] = {
     "convert/graph/export.py": {
         "numpy",
         "onnx",
-        "onnxruntime",
         "onnxsim",
         "torch",
         "robustscanner",

@@ -23,6 +23,7 @@ from ..graph.edit import (
     set_nodes,
     use_contrib,
 )
+from ..graph.step import ALLOWED
 
 Array = npt.NDArray[np.generic]
 Arrays = dict[str, Array]
@@ -92,15 +93,20 @@ tail (float[N, C, H, W] feature_map, int32[N] valid_width, int32[1, W] centres)
 _AFTER_THE_LOOP = """
 after (float[S, N, K] step_logits) => (int32[N, T] tokens, float[N, T] scores) {
   probabilities = Softmax <axis = -1> (step_logits)
-  certainty = ReduceMax <axes = [-1], keepdims = 0> (probabilities)
-  said = ArgMax <axis = -1, keepdims = 0> (step_logits)
+  steps_run = Shape <end = 1> (step_logits)
+  allowed_steps = Slice (allowed, first_step, steps_run)
+  allowed_words = Unsqueeze (allowed_steps, word_axis)
+  open_logits = Add (step_logits, allowed_words)
+  best = ArgMax <axis = -1> (open_logits)
+  certainty_column = GatherElements <axis = -1> (probabilities, best)
+  certainty = Squeeze (certainty_column, class_axis)
+  said = Squeeze (best, class_axis)
   is_end = Equal (said, end_id)
   end_count = Cast <to = 6> (is_end)
   ends_before = CumSum <exclusive = 1> (end_count, step_axis)
   is_over = Cast <to = 9> (ends_before)
   said_until_end = Where (is_over, pad_id, said)
   sure_until_end = Where (is_over, sure, certainty)
-  steps_run = Shape <end = 1> (said)
   steps_left = Sub (all_steps, steps_run)
   padding = Concat <axis = 0> (no_padding, steps_left, no_word)
   padded_said = Pad (said_until_end, padding, pad_id)
@@ -125,6 +131,9 @@ def for_cpu(model: ModelProto, spec: ModelSpec) -> ModelProto:
     if any(node.op_type == "Erf" for node in copy.graph.node):
         inline_constants(copy.graph)
         _fuse_gelu(copy, _weights_of(copy.graph))
+    if not any(tensor.name == ALLOWED for tensor in copy.graph.initializer):  # of an older export
+        everything = np.zeros((spec.network.max_length, spec.charset.class_count), np.float32)
+        copy.graph.initializer.append(numpy_helper.from_array(everything, ALLOWED))
     _shorten_loop(copy.graph, spec)
     drop_dead_nodes(copy.graph)
     return onnx.shape_inference.infer_shapes(copy)
@@ -307,11 +316,14 @@ def _shorten_loop(graph: GraphProto, spec: ModelSpec) -> None:
     after = _write(
         graph,
         _AFTER_THE_LOOP,
-        {name: name for name in ("step_logits", "tokens", "scores")},
+        {name: name for name in ("step_logits", "tokens", "scores", ALLOWED)},
         end_id=np.int64(spec.charset.end_id),
         pad_id=np.int64(spec.charset.pad_id),
         sure=np.float32(1),
         step_axis=np.int64(0),
+        first_step=[0],
+        word_axis=[1],
+        class_axis=[2],
         all_steps=[spec.network.max_length],
         no_padding=[0, 0],
         no_word=[0],

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import onnxsim
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -20,7 +19,8 @@ from training.checkpoint import load_checkpoint, load_ranges
 from training.model.robustscanner import RobustScanner
 
 from .model_file import file_step, prepare_output, save_model, with_metadata
-from .step import CTC_RECURRENT, RECURRENT, ctc_constants, loop_body, memory_types, split_sizes
+from .session import open_on_cpu
+from .step import ALLOWED, CTC_RECURRENT, RECURRENT, ctc_constants, loop_body, memory_types, split_sizes
 
 OPSET = 17  # the newest that TensorRT 8.5 and 8.6 read
 
@@ -59,6 +59,7 @@ def export(checkpoint: Path, output: Path, *, fold_values: bool, force: bool) ->
     prepare_output(output, force=force)
     model, history = load_checkpoint(checkpoint)
     graph = simplify(build_graph(model, fold_values=fold_values))
+    offer_constraint(graph)
     difference = compare(graph, model)
     step = file_step("export", "convert/export_onnx.py", checkpoint) | {"fold_values": fold_values}
     step["largest_score_difference"] = difference
@@ -93,6 +94,12 @@ def build_graph(model: RobustScanner, *, fold_values: bool) -> onnx.ModelProto:
     return graph
 
 
+def offer_constraint(graph: onnx.ModelProto) -> None:
+    """Makes an input of what is allowed; whoever leaves it out allows everything."""
+    default = next(tensor for tensor in graph.graph.initializer if tensor.name == ALLOWED)
+    graph.graph.input.append(helper.make_tensor_value_info(ALLOWED, TensorProto.FLOAT, list(default.dims)))
+
+
 def simplify(graph: onnx.ModelProto) -> onnx.ModelProto:
     """Runs onnx-simplifier and checks the result.
 
@@ -115,7 +122,7 @@ def compare(graph: onnx.ModelProto, model: RobustScanner) -> float:
     Raises:
         ExportError: another token, or scores further apart than float32 rounding explains.
     """
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = open_on_cpu(graph)
     worst = 0.0
     for batch in (1, 5):
         images, widths = _noise_batch(model, batch)
@@ -256,6 +263,7 @@ def _step_weights(model: RobustScanner, fold_values: bool) -> list[TensorProto]:
         end=np.int64(charset.end_id),
         certain=np.float32(1),
         stopped=np.int32(0),
+        **{ALLOWED: np.zeros((steps, charset.class_count), np.float32)},
         **(_ctc_weights(model) if model.ctc_head else {}),
     )
 

@@ -70,6 +70,10 @@ def _carried_types(*, ctc: bool) -> dict[str, str]:
     return {"token": "int64[N]", "running": "int32[N]", **recurrent, **text}
 
 
+# An optional input of the whole graph, float[T, K]: added to what a character is chosen by, so 0 allows it and a large
+# negative number does not. It does not count in probabilities: they say how much was forced.
+ALLOWED = "allowed"
+
 CTC_DOUBT, CTC_TINY = 1e-6, 1e-30  # as training/model/joint.py
 
 _STEP = """
@@ -225,8 +229,10 @@ _LOOPED = _Dialect(
   fused = Gemm (glimpse_row, fusion, here)
 """,
     choose="""
-  best = ArgMax <axis = -1> (logits)
-  certainty = ReduceMax <axes = [-1]> (probabilities)
+  allowed_here = Gather <axis = 0> (allowed, t)
+  open_logits = Add (logits, allowed_here)
+  best = ArgMax <axis = -1> (open_logits)
+  certainty = GatherElements <axis = -1> (probabilities, best)
 
   is_here = Equal (columns, t)
   tokens_out = Where (is_here, best, tokens_in)

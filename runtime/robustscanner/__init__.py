@@ -3,14 +3,17 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-from robustscanner.errors import EngineError, ImageError, RobustScannerError, SpecError
+from robustscanner.errors import ConstraintError, EngineError, ImageError, RobustScannerError, SpecError
 
 if TYPE_CHECKING:
+    from robustscanner.constraint import Constraint
     from robustscanner.recognizer import Reading, Recognizer
     from robustscanner.session import SessionOptions
 
 __version__ = "0.1.0"
 __all__ = [
+    "Constraint",
+    "ConstraintError",
     "EngineError",
     "ImageError",
     "Reading",
@@ -25,6 +28,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # 0 in the environment turn
 
 # Imported on first use: they need NumPy and OpenCV, and a program's --help does not.
 _LAZY = {
+    "Constraint": "robustscanner.constraint",
     "Reading": "robustscanner.recognizer",
     "Recognizer": "robustscanner.recognizer",
     "SessionOptions": "robustscanner.session",

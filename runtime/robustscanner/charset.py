@@ -69,6 +69,10 @@ class Charset:
 
         The score is the product of the probabilities up to and including the end token.
         """
-        ids = tokens.tolist()  # some tens of them: plain lists are quicker than arrays
-        length = ids.index(self.spec.end_id) if self.spec.end_id in ids else len(ids)
-        return "".join([self._texts[id_] for id_ in ids[:length]]), math.prod(scores[: length + 1].tolist())
+        ids = self.ids(tokens)
+        return "".join([self._texts[id_] for id_ in ids]), math.prod(scores[: len(ids) + 1].tolist())
+
+    def ids(self, tokens: npt.NDArray[np.integer]) -> list[int]:
+        """Those before the end token, of tokens [T]."""
+        ids: list[int] = tokens.tolist()  # some tens of them: plain lists are quicker than arrays
+        return ids[: ids.index(self.spec.end_id)] if self.spec.end_id in ids else ids

@@ -21,6 +21,10 @@ class EngineError(RobustScannerError):
     """An engine, ONNX file or runtime that cannot be used here."""
 
 
+class ConstraintError(RobustScannerError):
+    """A constraint that says nothing sensible, or that a model or engine cannot heed."""
+
+
 def shown(value: object) -> str:
     """A value read from a file, as a message shows it: as JSON, like in that file, and cut where it is long."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)

@@ -12,7 +12,7 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 
 from robustscanner.cpu import affinity_cores, cpu_quota, int8_saturates
 from robustscanner.errors import EngineError, SpecError
-from robustscanner.session import Images, Scores, SessionOptions, Tokens, Widths, check_result
+from robustscanner.session import Allowed, Images, Scores, SessionOptions, Tokens, Widths, check_result
 from robustscanner.spec import HISTORY_KEY, SPEC_KEY, ModelSpec
 
 _EXPORT = "export it with convert/export_onnx.py"
@@ -42,6 +42,8 @@ class OnnxSession:
         self.spec = _read_spec(self.path, self._session)
         _check_graph(self.path, self._session, self.spec)
         _warn_of_saturation(self.path, self._session)
+        optional = self._session.get_overridable_initializers()
+        self.can_constrain = any(node.name == "allowed" for node in optional)
         logger.info("%s: %s, ONNX Runtime %s, %s", self.path, self.spec.name, ort.__version__, options)
 
     def __enter__(self) -> "OnnxSession":
@@ -60,14 +62,15 @@ class OnnxSession:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))  # never freed: that waits for the threads
             self._session, self._forked = None, True
 
-    def run(self, images: Images, valid_width: Widths) -> tuple[Tokens, Scores]:
+    def run(self, images: Images, valid_width: Widths, allowed: Allowed | None = None) -> tuple[Tokens, Scores]:
         """See `session.Session.run`."""
         if self._forked:
             self._session, self._forked = _open(self._place, self._options), False
         if self._session is None:
             raise EngineError(f"{self.path}: already closed; open it again")
+        inputs = {"images": images, "valid_width": valid_width} | ({} if allowed is None else {"allowed": allowed})
         try:
-            tokens, scores = self._session.run(["tokens", "scores"], {"images": images, "valid_width": valid_width})
+            tokens, scores = self._session.run(["tokens", "scores"], inputs)
         except Exception as error:  # ONNX Runtime's exceptions share no other base class
             raise EngineError(f"{self.path}: ONNX Runtime {ort.__version__} failed: {_first_line(error)}") from None
         try:

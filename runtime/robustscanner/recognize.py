@@ -29,6 +29,7 @@ examples:
   %(prog)s crops/ more/*.jpg                 a folder stands for the pictures directly in it
   find . -name '*.png' | %(prog)s -          a list of paths, one a line
   %(prog)s --csv -o words.csv --engine word.engine crops/
+  %(prog)s --pattern '[A-Z]{2}\\d{2,4}' plates/      no text that is not like that
   %(prog)s --sheet sheet.png crops/          one picture of all pictures, with what was read below
 
 exit status: 0 all pictures were read, 1 an error, or some could not be read, 2 wrong usage,
@@ -83,6 +84,10 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there instead of to stdout")
     parser.add_argument("--sheet", type=_sheet_path, metavar="FILE", help="draw a contact sheet (.png, .jpg, .webp)")
     parser.add_argument("-f", "--force", action="store_true", help="overwrite existing files")
+    may = parser.add_argument_group("what a text may be")
+    may.add_argument("--characters", metavar="CLASS", help="as inside the brackets of a regular expression: 0-9A-F")
+    may.add_argument("--pattern", metavar="REGEX", help="of the whole text, without looking back or ahead")
+    may.add_argument("--length", type=_lengths, metavar="N[-M]", help="number of characters, or fewest and most")
     parser.add_argument("--batch", type=_count, metavar="PICTURES", help="pictures of one run")
     parser.add_argument(
         "--threads", type=_count, metavar="N", help="CPU threads (default: all cores that are free to use)"
@@ -111,6 +116,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= _MAX_COUNT:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {_MAX_COUNT}")
     return int(text)
+
+
+def _lengths(text: str) -> tuple[int, int]:
+    fewest, _, most = text.partition("-")
+    if not fewest.isdecimal() or not (most or fewest).isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor two, such as 5-8")
+    return int(fewest), int(most or fewest)
 
 
 def _sheet_path(text: str) -> Path:
@@ -161,12 +173,17 @@ def _collect(arguments: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def _open_recognizer(options: argparse.Namespace) -> "Recognizer":
+    from robustscanner.constraint import Constraint
     from robustscanner.recognizer import DEFAULT_BATCH, Recognizer
     from robustscanner.session import GpuOptions, SessionOptions
 
     gpu = GpuOptions(device=options.device, host_code=options.allow_host_code)
     session = SessionOptions(threads=options.threads, gpu=gpu) if options.threads else SessionOptions(gpu=gpu)
-    return Recognizer(options.engine, batch_size=options.batch or DEFAULT_BATCH, options=session)
+    constraint = None
+    if any(given is not None for given in (options.characters, options.pattern, options.length)):
+        constraint = Constraint(options.characters, options.pattern, options.length)
+    batch = options.batch or DEFAULT_BATCH
+    return Recognizer(options.engine, batch_size=batch, constraint=constraint, options=session)
 
 
 @dataclass

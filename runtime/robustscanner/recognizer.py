@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from robustscanner.charset import Charset
+from robustscanner.constraint import Automaton, Constraint
 from robustscanner.engine import default_engine, open_engine
-from robustscanner.errors import EngineError, ImageError
+from robustscanner.errors import ConstraintError, EngineError, ImageError
 from robustscanner.picture import Picture, check_several, pixels_of
 from robustscanner.preprocess import draw_canvas, same_width
-from robustscanner.session import SessionOptions
+from robustscanner.session import Images, Scores, SessionOptions, Tokens, Widths
 from robustscanner.spec import ModelSpec
 
 DEFAULT_BATCH = 16  # pictures: a guess, not measured yet
@@ -39,10 +39,12 @@ class Recognizer:
     Args:
         engine: a bundle `NAME.engine/` or a `NAME.onnx`; the model that ships with the library when left out.
         batch_size: the most pictures of one run.
+        constraint: what texts may be, unless a call says otherwise.
         options: how to run the engine; `SessionOptions()` when left out.
 
     Raises:
         EngineError: the engine cannot be used here.
+        ConstraintError: it, or its model, cannot heed the constraint.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Recognizer:
         engine: str | PathLike[str] | None = None,
         *,
         batch_size: int = DEFAULT_BATCH,
+        constraint: Constraint | None = None,
         options: SessionOptions | None = None,
     ) -> None:
         if batch_size < 1:
@@ -61,6 +64,8 @@ class Recognizer:
             default_engine() if engine is None else Path(engine), SessionOptions() if options is None else options
         )
         self._charset = Charset(self._session.spec.charset)
+        self._constraint = constraint
+        self._automaton(constraint)
         self._batch_size = min(batch_size, self._session.max_batch or batch_size)
 
     def __enter__(self) -> "Recognizer":
@@ -70,7 +75,8 @@ class Recognizer:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(Recognizer, self._engine, batch_size=self._batch_size, options=self._options), ()
+        again = partial(Recognizer, self._engine, batch_size=self._batch_size)
+        return partial(again, constraint=self._constraint, options=self._options), ()
 
     def close(self) -> None:
         """Frees the engine."""
@@ -81,19 +87,24 @@ class Recognizer:
         """The model that reads."""
         return self._session.spec
 
-    def read(self, image: Picture) -> Reading:
+    def read(self, image: Picture, *, constraint: Constraint | None = None) -> Reading:
         """Reads one picture.
+
+        Args:
+            image: a path, the bytes of a file, a PIL image, or uint8 [H, W, 3] RGB.
+            constraint: what the text may be; the recogniser's own when left out.
 
         Raises:
             ImageError: the picture cannot be read.
+            ConstraintError: the model or engine cannot heed the constraint.
             EngineError: the engine failed.
         """
-        return self.read_batch([image])[0]
+        return self.read_batch([image], constraint=constraint)[0]
 
-    def read_batch(self, images: Sequence[Picture]) -> list[Reading]:
+    def read_batch(self, images: Sequence[Picture], *, constraint: Constraint | None = None) -> list[Reading]:
         """Reads any number of pictures, in order; raises as `read` does, at the first bad picture."""
         readings = []
-        for _, result in self.read_each(images):
+        for _, result in self.read_each(images, constraint=constraint):
             if isinstance(result, ImageError):
                 raise result
             readings.append(result)
@@ -119,7 +130,9 @@ class Recognizer:
         rows = zip(*run(picture, regions, stream=stream), strict=True)
         return [Reading(*self._charset.decode(*row)) for row in rows]
 
-    def read_each(self, images: Iterable[Picture]) -> Iterator[tuple[Picture, Reading | ImageError]]:
+    def read_each(
+        self, images: Iterable[Picture], *, constraint: Constraint | None = None
+    ) -> Iterator[tuple[Picture, Reading | ImageError]]:
         """Reads pictures as they come, a batch at a time; a bad one yields its error and does not stop the others.
 
         Memory stays bounded: one decoded picture and one batch of canvases.
@@ -131,11 +144,22 @@ class Recognizer:
             EngineError: the engine failed.
         """
         check_several(images)
+        automaton = self._automaton(constraint or self._constraint)
         images = iter(images)
         while chunk := list(islice(images, self._batch_size)):
-            yield from zip(chunk, self._read_chunk(chunk), strict=True)
+            yield from zip(chunk, self._read_chunk(chunk, automaton), strict=True)
 
-    def _read_chunk(self, images: list[Picture]) -> list[Reading | ImageError]:
+    def _automaton(self, constraint: Constraint | None) -> Automaton | None:
+        if constraint is None:
+            return None
+        if not self._session.can_constrain:
+            raise ConstraintError(
+                "this engine takes no constraint: build it again with convert/build_engine.py for ONNX Runtime, "
+                "from a model that is exported again with convert/export_onnx.py"
+            )
+        return constraint.automaton(self.spec)
+
+    def _read_chunk(self, images: list[Picture], automaton: Automaton | None) -> list[Reading | ImageError]:
         spec = self.spec.input
         canvases = np.empty((len(images), spec.height_px, spec.width_px, 3), np.uint8)
         widths: list[int] = []
@@ -145,16 +169,32 @@ class Recognizer:
                 widths.append(draw_canvas(pixels_of(image), canvases[len(widths)], spec))
             except ImageError as error:
                 errors[index] = error
-        readings = iter(self._read_canvases(canvases[: len(widths)], np.array(widths, np.int32)))
+        readings = iter(self._read_canvases(canvases[: len(widths)], np.array(widths, np.int32), automaton))
         return [errors[index] if index in errors else next(readings) for index in range(len(images))]
 
-    def _read_canvases(self, canvases: npt.NDArray[np.uint8], widths: npt.NDArray[np.int32]) -> list[Reading]:
+    def _read_canvases(self, canvases: Images, widths: Widths, automaton: Automaton | None) -> list[Reading]:
         if not len(canvases):
             return []
         readings: dict[int, Reading] = {}
         for rows, wide in same_width(widths.tolist(), self.spec.input):
             part = canvases if len(rows) == len(widths) else canvases[rows]
-            tokens, scores = self._session.run(np.ascontiguousarray(part[:, :, :wide]), widths[rows])  # (N, T) each
+            tokens, scores = self._run(np.ascontiguousarray(part[:, :, :wide]), widths[rows], automaton)
             said = (Reading(*self._charset.decode(*row)) for row in zip(tokens, scores, strict=True))
             readings |= zip(rows.tolist(), said, strict=True)
         return [readings[row] for row in range(len(widths))]
+
+    def _run(self, canvases: Images, widths: Widths, automaton: Automaton | None) -> tuple[Tokens, Scores]:
+        """Tokens and scores, (N, T) each.
+
+        What may follow depends on what stands before, but a run only knows places. So a word that comes out with a
+        forbidden turn is read again with all before the turn fixed: then the place is exact, and it turns rightly.
+        """
+        if automaton is None:
+            return self._session.run(canvases, widths)
+        tokens, scores = self._session.run(canvases, widths, automaton.mask())
+        for row in range(len(tokens)):
+            while not automaton.accepts(ids := self._charset.ids(tokens[row])):
+                fixed = automaton.mask(ids[: automaton.known(ids)])
+                here = slice(row, row + 1)
+                tokens[here], scores[here] = self._session.run(canvases[here], widths[here], fixed)
+        return tokens, scores

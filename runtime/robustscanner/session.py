@@ -14,6 +14,7 @@ Images = npt.NDArray[np.uint8]  # (N, height, width, 3) RGB
 Widths = npt.NDArray[np.int32]  # (N,) pixels of each canvas that hold the word
 Tokens = npt.NDArray[np.int32]  # (N, T)
 Scores = npt.NDArray[np.float32]  # (N, T) probabilities of the tokens
+Allowed = npt.NDArray[np.float32]  # (T, classes): 0 for what a step may say, a large negative number for all else
 
 MAX_THREADS = 1024
 _AGAIN = "make it again from its checkpoint"
@@ -83,15 +84,21 @@ class Session(Protocol):
     def max_batch(self) -> int | None:
         """The most pictures of one run; None when there is no limit."""
 
-    def run(self, images: Images, valid_width: Widths) -> tuple[Tokens, Scores]:
+    @property
+    def can_constrain(self) -> bool:
+        """Whether `run` takes `allowed`."""
+
+    def run(self, images: Images, valid_width: Widths, allowed: Allowed | None = None) -> tuple[Tokens, Scores]:
         """Reads canvases.
 
         Args:
             images: uint8 [N, height, width, 3], RGB.
             valid_width: int32 [N].
+            allowed: float32 [T, classes], what each step of all words may say; everything when left out.
 
         Returns:
-            Tokens int32 [N, T] and their probabilities float32 [N, T]; after a row's end token, pad and 1.
+            Tokens int32 [N, T] and their probabilities float32 [N, T], among all tokens and not only the allowed ones;
+            after a row's end token, pad and 1.
 
         Raises:
             EngineError: the run failed, or the result is no probability.

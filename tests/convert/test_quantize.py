@@ -68,8 +68,8 @@ def test_only_the_backbone_is_quantised(tiny: onnx.ModelProto, quantized: Quanti
     assert quantized.excluded == (
         "/backbone/layers/layers.0/layers.0.0/Conv",  # sees pixels
         "/encoder/Conv",
-        "/position/position_aware/mixer/mixer.0/Conv",
-        "/position/position_aware/mixer/mixer.2/Conv",
+        "/position/position_aware/mixer.0/Conv",
+        "/position/position_aware/mixer.2/Conv",
     )
     assert len(quantized.convolutions) == kinds(tiny.graph)["Conv"] - 4
     assert body(quantized.model) == body(tiny)

@@ -39,6 +39,7 @@ from robustscanner.gpu.kernel_decoder import KernelBucket, KernelDecoder
 from robustscanner.gpu.plan import REBUILD, Library, Plan, import_tensorrt, open_plans
 from robustscanner.gpu.regions import Words, describe
 from robustscanner.session import (
+    Allowed,
     GpuOptions,
     HostFacts,
     Images,
@@ -74,6 +75,8 @@ class TensorRTSession:
     Raises:
         EngineError: no GPU, a missing library, plans that cannot be opened or are none of ours, too little memory.
     """
+
+    can_constrain = False  # the step of its plans takes no mask yet
 
     def __init__(
         self,
@@ -115,8 +118,10 @@ class TensorRTSession:
         with self._lock:
             self._finalize()
 
-    def run(self, images: Images, valid_width: Widths) -> tuple[Tokens, Scores]:
+    def run(self, images: Images, valid_width: Widths, allowed: Allowed | None = None) -> tuple[Tokens, Scores]:
         """See `session.Session.run`; any number of pictures, cut into runs that the engine can take."""
+        if allowed is not None:
+            raise EngineError(f"{self.path}: TensorRT engines take no constraint yet; read with ONNX Runtime")
         with self._lock:
             if not self._finalize.alive:
                 raise EngineError(f"{self.path}: already closed; open it again")

@@ -108,7 +108,7 @@ def test_an_engine_has_both(crops: Path, tmp_path: Path) -> None:
     product, model = built(crops, tmp_path, AUTO)
     (step,) = product.steps
     assert step["also_int8"] == ROWS
-    assert step["excluded"] == ["/encoder/Conv", "/position/position_aware/mixer/mixer.2/Conv"]
+    assert step["excluded"] == ["/encoder/Conv", "/position/position_aware/mixer.2/Conv"]
     assert "LSTM" not in {node.op_type for node in model.graph.node}
 
 
