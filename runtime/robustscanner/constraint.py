@@ -23,7 +23,7 @@ except ImportError:  # before 3.11
 
 FORBIDDEN = np.float32(-1e9)
 
-_MOST_STATES = 20_000
+_MOST_STATES = 5_000
 _IDS = frozenset[int]
 
 

@@ -148,7 +148,7 @@ def _warn_of_saturation(path: Path, session: Any) -> None:
     if re.search(r'"weight_bits": *8\b', history) and int8_saturates():
         logger.warning(
             "%s: its 8-bit weights saturate on this CPU (x86 without VNNI) and cost accuracy; "
-            "build it with --reduce-range, which is the default",
+            "build it with --reduce-range",
             path,
         )
 

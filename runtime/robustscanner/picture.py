@@ -33,6 +33,11 @@ def pixels_of(source: Picture) -> Image:
     return check_image(pixels)
 
 
+def is_on_host(source: object) -> bool:
+    """Whether it is something that `pixels_of` takes, and no array on a GPU."""
+    return isinstance(source, (str, PathLike, bytes, bytearray, memoryview, np.ndarray)) or _is_pillow(source)
+
+
 def check_several(sources: object) -> None:
     """Refuses one picture where several belong: its letters, bytes or rows would be taken for pictures.
 

@@ -14,8 +14,9 @@ from robustscanner.charset import Charset
 from robustscanner.constraint import Automaton, Constraint
 from robustscanner.engine import default_engine, open_engine
 from robustscanner.errors import ConstraintError, EngineError, ImageError
-from robustscanner.picture import Picture, check_several, pixels_of
+from robustscanner.picture import Picture, check_several, is_on_host, pixels_of
 from robustscanner.preprocess import draw_canvas, same_width
+from robustscanner.regions import cut
 from robustscanner.session import Images, Scores, SessionOptions, Tokens, Widths
 from robustscanner.spec import ModelSpec
 
@@ -110,20 +111,31 @@ class Recognizer:
             readings.append(result)
         return readings
 
-    def read_regions(self, picture: Any, regions: Sequence[Any], *, stream: int | None = None) -> list[Reading]:
-        """Reads words of a picture that lies on the GPU, as a detector there leaves it; it is not copied to the host.
+    def read_regions(
+        self,
+        picture: Any,
+        regions: Sequence[Any],
+        *,
+        constraint: Constraint | None = None,
+        stream: int | None = None,
+    ) -> list[Reading]:
+        """Reads words of a larger picture, which a detector has found.
 
         Args:
-            picture: uint8 [H, W, 3], RGB, with `__cuda_array_interface__` or DLPack, as PyTorch and CuPy have it. It
+            picture: as for `read`; or, for a TensorRT engine, uint8 [H, W, 3], RGB, on the GPU, with
+                `__cuda_array_interface__` or DLPack, as PyTorch and CuPy have it. That is not copied to the host, and
                 may be changed again when this returns.
             regions: one word each: (x, y, width, height) in whole pixels, or four points (x, y), clockwise from where
-                the word begins at its top.
-            stream: handle of the CUDA stream that fills the picture, if it does not say so itself.
+                the word begins at its top; so they may be turned, or seen at an angle.
+            constraint: what each text may be; the recogniser's own when left out. Not for a picture on the GPU.
+            stream: handle of the CUDA stream that fills a picture on the GPU, if it does not say so itself.
 
         Raises:
             ImageError: a picture or regions that cannot be read.
-            EngineError: the engine is not one for TensorRT, or failed.
+            EngineError: the engine failed, or is not one for TensorRT and the picture lies on the GPU.
         """
+        if is_on_host(picture):
+            return self.read_batch(cut(pixels_of(picture), regions, self.spec.input), constraint=constraint)
         run = getattr(self._session, "run_regions", None)
         if run is None:
             raise EngineError("only a TensorRT engine reads from a GPU; copy the crops to the host, and use read_batch")

@@ -51,6 +51,21 @@ TEST(CpuQuota, OfVersion1) {
     EXPECT_EQ(quota_in(mounts, groups, {{cpu + "cpu.cfs_quota_us", "-1"}, {cpu + "cpu.cfs_period_us", "100000"}}), -1);
 }
 
+#if defined(__x86_64__)
+TEST(Int8, SaturatesWithoutVnni) {
+    const auto root = fs::path(testing::TempDir()) / "cpu_test";
+    fs::create_directories(root / "proc");
+    const auto saturates = [&](const std::string& facts) {
+        std::ofstream(root / "proc/cpuinfo") << facts;
+        return int8_saturates(root.string());
+    };
+    EXPECT_TRUE(saturates("processor\t: 0\nflags\t\t: fpu avx avx2\n"));
+    EXPECT_FALSE(saturates("processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni\n"));
+    EXPECT_FALSE(saturates("flags\t\t: amx_int8 avx2\n"));
+    EXPECT_FALSE(saturates("nothing known\n"));
+}
+#endif
+
 TEST(AvailableCores, FollowOpenMp) {
     setenv("OMP_NUM_THREADS", "1,4", 1);
     EXPECT_EQ(available_cores(), 1);

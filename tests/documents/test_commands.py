@@ -17,7 +17,11 @@ import pytest
 from .markdown import PAGES, ROOT, blocks, commands
 
 FOLDERS = ("benchmarks", "calib_data", "convert", "runtime", "tests", "training")
-INSTALLED = {"robustscanner": "robustscanner.recognize", "robustscanner-build": "convert.build_engine"}
+INSTALLED = {
+    "robustscanner": "robustscanner.recognize",
+    "robustscanner-build": "convert.build_engine",
+    "robustscanner-serve": "robustscanner.serve",
+}
 READS = "runtime/recognize.py"
 BUILDS = "convert/build_engine.py"
 RUN = {
@@ -156,6 +160,7 @@ TOOLS = {
     "apt": _check_apt,
     "bench": _check_nothing,
     "cmake": _check_cmake,
+    "curl": _check_nothing,
     "export": _check_nothing,
     "find": _check_nothing,
     "make": _check_make,

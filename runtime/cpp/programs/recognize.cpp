@@ -200,6 +200,7 @@ int recognize(const Options& options) {
     const auto engine = options.engine.empty() ? robustscanner::default_engine() : options.engine;
     const Recognizer recognizer(engine, options.session, options.batch);
     if (options.verbose) std::fprintf(stderr, "%s\n", recognizer.description().c_str());
+    if (const auto warning = recognizer.warning(); !warning.empty()) std::fprintf(stderr, "%s\n", warning.c_str());
     const auto work = read_all(recognizer, paths, output, options);
     if (!options.sheet.empty() && !work.terminated) save_sheet(work.cells, options);
     output.finish();

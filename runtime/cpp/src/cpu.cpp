@@ -96,4 +96,18 @@ int available_cores() {
                                                   static_cast<double>(openmp_threads().value_or(max_threads))})));
 }
 
+bool int8_saturates([[maybe_unused]] const std::string& root) {
+#if defined(__x86_64__) || defined(__i386__)
+    std::ifstream facts(root + "/proc/cpuinfo");
+    for (std::string line; std::getline(facts, line);) {
+        if (line.rfind("flags", 0) != 0) continue;
+        const auto flags = split(line, ' ');
+        return std::none_of(flags.begin(), flags.end(), [](const std::string& flag) {
+            return flag == "avx512_vnni" || flag == "avx_vnni" || flag == "amx_int8";
+        });
+    }
+#endif
+    return false;
+}
+
 }  // namespace robustscanner

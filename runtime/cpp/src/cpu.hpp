@@ -14,4 +14,8 @@ int affinity_cores();
 // sched-bwc.rst for version 1. A container often sees its own group as the root.
 std::optional<double> cpu_quota(const std::string& root = "");
 
+// Whether this CPU adds products of bytes and 8-bit weights in 16 bits, where they can saturate: x86 without VNNI or AMX.
+// Unknown, and so false, where Linux does not tell.
+bool int8_saturates(const std::string& root = "");
+
 }  // namespace robustscanner

@@ -16,6 +16,7 @@ namespace robustscanner {
 namespace {
 
 constexpr const char* spec_key = "robustscanner.spec";
+constexpr const char* history_key = "robustscanner.history";
 constexpr const char* export_again = "export it with convert/export_onnx.py";
 
 using Shape = std::vector<std::string>;  // "N" and "W" stand for free dimensions, "?" for one without a name
@@ -181,6 +182,12 @@ ModelSpec read_spec(const std::string& path, const Ort::Session& session) {
     }
 }
 
+bool has_8_bit_weights(const Ort::Session& session) {
+    Ort::AllocatorWithDefaultOptions memory;
+    const auto history = session.GetModelMetadata().LookupCustomMetadataMapAllocated(history_key, memory);
+    return history && std::regex_search(history.get(), std::regex("\"weight_bits\": *8\\b"));
+}
+
 template <typename Item>
 std::vector<Item> items_of(const Ort::Value& value) {
     const auto count = value.GetTensorTypeAndShapeInfo().GetElementCount();
@@ -210,6 +217,13 @@ class OnnxSession : public Session {
     std::string description() const override {
         return path_ + ": " + spec_.name + ", " + runtime() + ", threads=" + std::to_string(options_.threads) +
                ", spinning=" + (options_.spinning ? "True" : "False");
+    }
+
+    std::string warning() const override {
+        if (!has_8_bit_weights(session_) || !int8_saturates()) return {};
+        return path_ +
+               ": its 8-bit weights saturate on this CPU (x86 without VNNI) and cost accuracy; build it with "
+               "--reduce-range";
     }
 
     Result run(const Canvases& canvases) override {

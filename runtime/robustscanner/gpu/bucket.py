@@ -16,7 +16,7 @@ from robustscanner.gpu.crops import Cropper, DevicePicture
 from robustscanner.gpu.decoding import StepTimes
 from robustscanner.gpu.device import ALIGNMENT_BYTES, Bytes, Gpu, Launch, Recorder, RecordingError, first_line
 from robustscanner.gpu.plan import Context, Plan, Shapes, Tensor, Tensors
-from robustscanner.gpu.regions import Words
+from robustscanner.regions import Words
 from robustscanner.session import Images, Scores, Tokens, Widths
 from robustscanner.spec import ModelSpec
 

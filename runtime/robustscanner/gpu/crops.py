@@ -10,7 +10,7 @@ import numpy as np
 
 from robustscanner.errors import EngineError, ImageError
 from robustscanner.gpu.device import Bytes, Gpu
-from robustscanner.gpu.regions import WORD, Words
+from robustscanner.regions import WORD, Words
 
 _SOURCES = tuple(Path(__file__).parents[up] / "cuda" / "resize.cu" for up in (1, 2))  # in a wheel, in a checkout
 _KERNEL = "robustscanner_resize"

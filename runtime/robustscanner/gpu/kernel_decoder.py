@@ -29,7 +29,7 @@ from robustscanner.gpu.kernels import (
     weight_layout,
 )
 from robustscanner.gpu.plan import REBUILD
-from robustscanner.gpu.regions import Words
+from robustscanner.regions import Words
 from robustscanner.session import Images, Scores, Tokens, Widths
 from robustscanner.spec import ModelSpec
 

@@ -37,7 +37,7 @@ from robustscanner.gpu.device import (
 )
 from robustscanner.gpu.kernel_decoder import KernelBucket, KernelDecoder
 from robustscanner.gpu.plan import REBUILD, Library, Plan, import_tensorrt, open_plans
-from robustscanner.gpu.regions import Words, describe
+from robustscanner.regions import Words, describe
 from robustscanner.session import (
     Allowed,
     GpuOptions,

@@ -23,10 +23,10 @@ from robustscanner.gpu import tensorrt_session
 from robustscanner.gpu.device import Gpu
 from robustscanner.gpu.kernel_decoder import _say_columns
 from robustscanner.gpu.kernels import DecodeCall, pack_weights
-from robustscanner.gpu.regions import WORD
 from robustscanner.gpu.tensorrt_session import TensorRTSession
 from robustscanner.onnx_session import OnnxSession
 from robustscanner.preprocess import load_image, make_batch
+from robustscanner.regions import WORD
 from robustscanner.session import GpuOptions, SessionOptions
 from robustscanner.spec import ModelSpec, NetworkSpec
 from training.checkpoint import save_checkpoint

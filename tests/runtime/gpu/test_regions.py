@@ -4,6 +4,7 @@ import ctypes
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -14,11 +15,11 @@ from fake_gpu import FakeGpu, installed, plan
 
 from convert.graph.split import split
 from robustscanner.errors import EngineError, ImageError
-from robustscanner.gpu.regions import WORD, describe
 from robustscanner.gpu.tensorrt_session import TensorRTSession
 from robustscanner.onnx_session import OnnxSession
 from robustscanner.preprocess import make_batch
 from robustscanner.recognizer import Recognizer
+from robustscanner.regions import WORD, describe
 from robustscanner.session import GpuOptions, SessionOptions
 from robustscanner.spec import InputSpec
 from tests.cuda_driver.driver import OFFSET
@@ -224,9 +225,10 @@ def test_pictures_of_the_host(opened: Opened, picture: np.ndarray) -> None:
         opened[0].run_regions(picture.tolist(), BOXES)
 
 
-def test_other_engines_say_so(picture: np.ndarray) -> None:
+def test_other_engines_say_so() -> None:
+    on_gpu = SimpleNamespace(__cuda_array_interface__={})
     with Recognizer(TINY) as recognizer, pytest.raises(EngineError, match="only a TensorRT engine reads from a GPU"):
-        recognizer.read_regions(picture, BOXES)
+        recognizer.read_regions(on_gpu, BOXES)
 
 
 def test_words_are_as_the_kernel_reads_them() -> None:

@@ -41,6 +41,7 @@ class ROBUSTSCANNER_EXPORT Recognizer {
 
     const ModelSpec& spec() const { return session_->spec(); }
     std::string description() const { return session_->description(); }
+    std::string warning() const { return session_->warning(); }
 
     // Reads one picture. Throws ImageError: it cannot be read; EngineError: the engine failed.
     Reading read(const Source& image) const;

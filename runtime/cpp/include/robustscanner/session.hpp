@@ -60,6 +60,8 @@ class ROBUSTSCANNER_EXPORT Session {
 
     // What it is and how it runs, in a line.
     virtual std::string description() const = 0;
+    // What costs accuracy here, and the cure; empty where all is well.
+    virtual std::string warning() const { return {}; }
 
     // Reads canvases, at least one, of a width that the spec has. Throws EngineError: the run failed, or the result
     // is no probability.

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustscanner.errors import ImageError
-from robustscanner.preprocess import fitted_width
+from robustscanner.preprocess import Image, cv2, fitted_width
 from robustscanner.spec import InputSpec
 
 # Of a word, as runtime/cuda/resize.cu reads it.
@@ -43,6 +43,29 @@ def describe(regions: Sequence[Any], height: int, width: int, spec: InputSpec) -
             raise ImageError(f"region {number} has shape {list(shape)}; expected (x, y, width, height) or four points")
         word["width"], word["height"], word["valid"] = across, down, fitted_width(down, across, spec)
     return words
+
+
+def cut(picture: Image, regions: Sequence[Any], spec: InputSpec) -> list[Image]:
+    """Each word as a picture of its own, uint8 RGB [height, width, 3], upright and without perspective.
+
+    Args:
+        picture: uint8 RGB [H, W, 3].
+        regions: see `describe`.
+        spec: of the model.
+
+    Raises:
+        ImageError: see `describe`.
+    """
+    crops: list[Any] = []
+    for word in describe(regions, picture.shape[0], picture.shape[1], spec):
+        matrix, size = word["matrix"].reshape(3, 3), (int(word["width"]), int(word["height"]))
+        if word["is_upright"]:
+            left, top = int(matrix[0, 2]), int(matrix[1, 2])
+            crops.append(picture[top : top + size[1], left : left + size[0]])
+        else:
+            how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            crops.append(cv2.warpPerspective(picture, matrix, size, flags=how, borderMode=cv2.BORDER_REPLICATE))
+    return crops
 
 
 def _sides(points: npt.NDArray[np.float64]) -> tuple[int, int]:

@@ -1,0 +1,141 @@
+"""Reads words over HTTP; many requests become few runs."""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustscanner.errors import EngineError, MissingPackageError, RobustScannerError
+from robustscanner.program import exit_status, whole_number
+
+if TYPE_CHECKING:
+    from robustscanner.recognizer import Recognizer
+    from robustscanner.serving.app import Server
+
+EXAMPLES = """\
+examples:
+  %(prog)s --engine build/small-int8.engine           on this machine only, port 8000
+  curl --data-binary @sign.png -H 'Content-Type: image/png' localhost:8000/v1/read
+  curl -F images=@a.png -F images=@b.png -F pattern='[A-Z]{2}[0-9]+' localhost:8000/v1/read
+  TOKEN=… %(prog)s --host 0.0.0.0 --token-from TOKEN  for others, who have to bear that token
+
+SIGTERM: answers what was accepted, then ends. SIGHUP: opens the engine again and goes on with it.
+"""
+
+
+def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+    """Runs the server until it is told to stop; returns its exit status."""
+    options = _parse(arguments, prog)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    return exit_status(lambda: _serve(options))
+
+
+def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--engine", type=Path, metavar="PATH", help="NAME.engine or NAME.onnx (default: the shipped model)"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine only)"
+    )
+    parser.add_argument("--port", type=int, default=8000, help="0 takes any that is free (default: %(default)s)")
+    parser.add_argument(
+        "--token-from", metavar="VARIABLE", help="environment variable with the token that requests need"
+    )
+    batches = parser.add_argument_group("batches")
+    batches.add_argument(
+        "--max-batch", type=whole_number, default=16, metavar="N", help="pictures of a run (default: 16)"
+    )
+    batches.add_argument(
+        "--max-wait-ms", type=float, default=2, metavar="MS", help="that a picture waits for others (default: 2)"
+    )
+    batches.add_argument(
+        "--queue", type=whole_number, default=256, metavar="N", help="pictures that may wait (default: 256)"
+    )
+    batches.add_argument(
+        "--workers", type=whole_number, default=1, metavar="N", help="sessions side by side (default: 1)"
+    )
+    batches.add_argument(
+        "--threads", type=whole_number, metavar="N", help="CPU threads of each (default: all it may use)"
+    )
+    limits = parser.add_argument_group("limits of a request")
+    limits.add_argument("--max-mib", type=float, default=16, metavar="MIB", help="its size (default: 16)")
+    limits.add_argument("--max-pictures", type=whole_number, default=64, metavar="N", help="default: 64")
+    limits.add_argument("--max-seconds", type=float, default=10, metavar="S", help="until its answer (default: 10)")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log every request")
+    return parser.parse_args(arguments)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise MissingPackageError(f"the server needs {error.name}; pip install 'robustscanner[serve]'") from None
+    server = _make_server(options)
+    signal.signal(signal.SIGHUP, lambda *_: _reload(server, options))
+    config = uvicorn.Config(
+        server.app(),
+        log_level="info" if options.verbose else "warning",
+        access_log=options.verbose,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(options.max_seconds)),
+    )
+    with _listening(options.host, options.port) as listener:
+        print("http://{}:{}".format(*listener.getsockname()), flush=True)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=1024)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise RobustScannerError(f"cannot listen at {host}:{port}: {reason}; choose another --host or --port") from None
+
+
+def _make_server(options: argparse.Namespace) -> "Server":
+    from robustscanner.serving.app import Server
+    from robustscanner.serving.batcher import BatchOptions
+    from robustscanner.serving.pictures import Limits
+
+    token = None
+    if options.token_from and not (token := os.environ.get(options.token_from)):
+        raise RobustScannerError(
+            f"--token-from: the environment has no {options.token_from}; set it, or leave this out"
+        )
+    batches = BatchOptions(options.max_batch, options.max_wait_ms / 1e3, options.queue, options.workers)
+    limits = Limits(int(options.max_mib * 1024**2), options.max_pictures, options.max_seconds)
+    return Server(_opener(options), batches, limits, token)
+
+
+def _opener(options: argparse.Namespace) -> "Callable[[], Recognizer]":
+    from robustscanner.cpu import available_cores
+    from robustscanner.recognizer import Recognizer
+    from robustscanner.session import SessionOptions
+
+    threads = options.threads or available_cores()
+    session = SessionOptions(threads=threads, spinning=False)  # between requests, others may have the cores
+    return lambda: Recognizer(options.engine, batch_size=options.max_batch, options=session)
+
+
+def _reload(server: "Server", options: argparse.Namespace) -> None:
+    import threading
+
+    def work() -> None:
+        try:
+            server.batcher.reload(_opener(options))
+        except EngineError as error:
+            logging.getLogger(__name__).error("not reloaded, the old engine goes on: %s", error)
+
+    threading.Thread(target=work, daemon=True).start()  # requests go on meanwhile
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Words over HTTP: requests become batches, and nothing that was accepted is lost."""

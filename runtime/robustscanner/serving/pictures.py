@@ -1,0 +1,127 @@
+"""What a request holds: its pictures and its constraint, whichever way they were sent."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, Field, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.requests import ClientDisconnect, Request
+
+from robustscanner.constraint import Constraint
+
+
+class BadRequest(Exception):
+    """A request that cannot be understood, or is beyond the limits, and its HTTP status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a request may hold."""
+
+    body_bytes: int = 16 * 1024**2
+    pictures: int = 64
+    seconds: float = 10
+
+
+class Wanted(BaseModel):
+    """What a text may be, see docs/constraints.md."""
+
+    characters: str | None = Field(default=None, max_length=200, examples=["0-9A-Z"])
+    pattern: str | None = Field(default=None, max_length=500, examples=["[A-Z]{2}[0-9]{2}[A-Z]{3}"])
+    length: int | tuple[int, int] | None = Field(default=None, examples=[[5, 8]])
+
+    def constraint(self) -> Constraint | None:
+        """The same for the recogniser; raises `ConstraintError`."""
+        if self.characters is None and self.pattern is None and self.length is None:
+            return None
+        return Constraint(self.characters, self.pattern, self.length)
+
+
+class Pictures(BaseModel):
+    """The body of a JSON request."""
+
+    images: list[str] = Field(min_length=1, description="files of pictures in base64", examples=[["iVBORw0KGgo…"]])
+    constraint: Wanted | None = None
+
+
+async def read_request(request: Request, limits: Limits) -> tuple[list[bytes], Constraint | None]:
+    """Files of pictures, and the constraint.
+
+    Raises:
+        BadRequest: nothing to read, something else than pictures, or too much.
+        ConstraintError: a constraint that says nothing sensible.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    body = await _body(request, limits)
+    if kind == "application/json":
+        pictures, wanted = _from_json(body)
+    elif kind == "multipart/form-data":
+        pictures, wanted = await _from_form(request, body)
+    else:  # one file as it is
+        pictures, wanted = [body], _wanted(request.query_params)
+    if not pictures or not all(pictures):
+        raise BadRequest(422, "no picture: send a file as the body, as multipart/form-data, or as base64 in JSON")
+    if len(pictures) > limits.pictures:
+        raise BadRequest(413, f"{len(pictures)} pictures, at most {limits.pictures} are taken; send them in parts")
+    return pictures, wanted.constraint()
+
+
+async def _body(request: Request, limits: Limits) -> bytes:
+    """All of it, given up as soon as it is too large: the header may lie."""
+    too_large = BadRequest(413, f"more than {limits.body_bytes / 1024**2:g} MiB; send fewer or smaller pictures")
+    if int(request.headers.get("content-length") or 0) > limits.body_bytes:
+        raise too_large
+    parts, size = [], 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > limits.body_bytes:
+                raise too_large
+            parts.append(part)
+    except ClientDisconnect:
+        raise BadRequest(400, "the request ended early") from None
+    return b"".join(parts)
+
+
+def _from_json(body: bytes) -> tuple[list[bytes], Wanted]:
+    try:
+        given = Pictures.model_validate_json(body)
+        return [base64.b64decode(image, validate=True) for image in given.images], given.constraint or Wanted()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise BadRequest(422, f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg'].lower()}") from None
+    except binascii.Error:
+        raise BadRequest(422, "images: not base64; encode the bytes of each file") from None
+
+
+async def _from_form(request: Request, body: bytes) -> tuple[list[bytes], Wanted]:
+    request._body = body  # Starlette parses what it has read itself
+    try:
+        async with request.form(max_files=1000, max_fields=100) as form:
+            items = form.multi_items()
+            files = [await value.read() for _, value in items if isinstance(value, UploadFile)]
+            return files, _wanted({key: value for key, value in items if isinstance(value, str)})
+    except Exception as error:
+        if isinstance(error, BadRequest):
+            raise
+        raise BadRequest(
+            422, "not a form that can be parsed; send multipart/form-data with a file in each part"
+        ) from None
+
+
+def _wanted(given: Mapping[str, str]) -> Wanted:
+    fewest, _, most = given.get("length", "").partition("-")
+    if not all(part.isdecimal() for part in (fewest or "0", most or "0")):
+        raise BadRequest(422, "length: neither a number nor two, such as 5-8")
+    length = (int(fewest), int(most or fewest)) if fewest else None
+    try:
+        return Wanted(characters=given.get("characters"), pattern=given.get("pattern"), length=length)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise BadRequest(422, f"{first['loc'][0]}: {first['msg'].lower()}") from None
