@@ -92,12 +92,12 @@ def _open_openvino(threads: int) -> Reader:
 
 
 def _open_eager(threads: int) -> Reader:
-    """The shipped weights as PaddleOCR decodes them, in PyTorch."""
+    """The weights of `edge` as PaddleOCR decodes them, in PyTorch."""
     from benchmarks.eager import open_eager
 
-    checkpoint = default_engine().with_suffix(".safetensors")
+    model = default_engine().with_name("edge.onnx")
     facts: dict[str, object] = {"wheel": f"torch {version('torch')}", "precision": "fp32"}
-    read = _reading_canvases(default_engine(), open_eager(checkpoint, threads))
+    read = _reading_canvases(model, open_eager(model.with_suffix(".safetensors"), threads))
     return Reader(PEERS["eager"].title, read, facts, most_words=EAGER_WORDS)
 
 

@@ -12,11 +12,12 @@ from .conftest import TINY
 
 def test_refuses_and_repairs(crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "gate.json"
-    assert main([str(TINY), "--calib-data", str(crops), "--max-drop", "0", "-o", str(output)]) == 0
+    # Two of twelve words may go: an untrained model reads another text for a last bit, which differs between CPUs.
+    assert main([str(TINY), "--calib-data", str(crops), "--max-drop", "20", "-o", str(output)]) == 0
     result = json.loads(output.read_text())
     *_, refused, repaired = result["runs"]
     assert (refused["status"], repaired["status"]) == (1, 0)
-    assert refused["output"][0].startswith("error: --max-drop 0: int8 loses ")
+    assert refused["output"][0].startswith("error: --max-drop 20: int8 loses ")
     assert repaired["command"].endswith("--repair -o gate.engine")
     assert result["history"][0]["restored"]
     assert str(tmp_path) not in json.dumps(repaired["output"])
