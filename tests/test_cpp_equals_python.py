@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from convert.build_engine import main as build_engine
-from robustscanner import Recognizer, SessionOptions
+from robustscanner import Constraint, Recognizer, SessionOptions
 from tests.runtime.fake_model import SPEC, open_width, write_fake_model
 
 ROOT = Path(__file__).parents[1]
@@ -102,6 +102,57 @@ def test_crops_with_the_shipped_model() -> None:
     cpp, python = outcomes(CROPS)
     assert python[1].count(b"\n") >= 300
     assert cpp == python
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        ["--characters", "0-9A-F"],
+        ["--characters", "]a-c^\\d"],
+        ["--pattern", r"[A-Z]{2}\d{2,4}"],
+        ["--pattern", r"(?:EXIT|\w+[,.]\d\d|(?P<long>[^a-z]{3,}?))"],
+        ["--pattern", r"^\w{2}(ab|c)?$", "--length", "0-4"],
+        ["--pattern", r"[\W\d]{,5}x*|a{2"],
+        ["--length", "5-"],
+    ],
+)
+def test_constraints(constraint: list[str]) -> None:
+    """Patterns are followed by two implementations, of which one is Python's own parser."""
+    cpp, python = outcomes(*sorted(CROPS.glob("*.jpg"))[::40], *constraint)
+    assert cpp == python
+    assert cpp[0] == 0
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        ["--pattern", "(?i)a"],
+        ["--pattern", "(?i:a)"],
+        ["--pattern", "a(?=b)"],
+        ["--pattern", r"(a)\1"],
+        ["--pattern", r"a\b"],
+        ["--pattern", "a^b"],
+        ["--pattern", "a**"],
+        ["--pattern", "a*+"],
+        ["--pattern", "a{3,2}"],
+        ["--pattern", "(a"],
+        ["--pattern", "a)"],
+        ["--pattern", "*"],
+        ["--pattern", "[b-a]"],
+        ["--pattern", "\u20ac"],
+        ["--pattern", "((a{30}){30}){30}"],
+        ["--characters", "a]b"],
+        ["--characters", "\u20ac"],
+        ["--length", "5-3"],
+        ["--length", "99"],
+    ],
+)
+def test_constraints_that_are_none(constraint: list[str]) -> None:
+    cpp, python = outcomes(DEMO / "01.jpg", "--engine", TINY, *constraint)
+    assert cpp[:2] == python[:2] == (1, b"")
+    for _, _, said in (cpp, python):
+        assert said.startswith(b"error: ")
+        assert said.count(b"\n") == 1
 
 
 def test_crops_with_an_int8_engine(int8_engine: Path) -> None:
@@ -282,6 +333,8 @@ class Options(ctypes.Structure):
         (name, ctypes.c_int32)
         for name in ("batch_size", "threads", "no_spinning", "device", "no_cuda_graphs", "allow_host_code")
     ]
+    _fields_ += [("characters", ctypes.c_char_p), ("pattern", ctypes.c_char_p)]
+    _fields_ += [("fewest", ctypes.c_int32), ("most", ctypes.c_int32)]
 
 
 @pytest.fixture(scope="session")
@@ -294,9 +347,9 @@ def library() -> ctypes.CDLL:
     return found
 
 
-def opened(library: ctypes.CDLL, engine: Path) -> ctypes.c_void_p:
+def opened(library: ctypes.CDLL, engine: Path, **constraint: bytes | int) -> ctypes.c_void_p:
     recognizer = ctypes.c_void_p()
-    options = Options(ctypes.sizeof(Options), threads=1, no_spinning=1)
+    options = Options(ctypes.sizeof(Options), threads=1, no_spinning=1, **constraint)
     status = library.robustscanner_open(os.fsencode(engine), ctypes.byref(options), ctypes.byref(recognizer))
     assert status == 0, library.robustscanner_error()
     return recognizer
@@ -325,6 +378,18 @@ def test_c_api_reads_as_the_library_does(library: ctypes.CDLL) -> None:
     assert found == [found[0]] * 10
     assert [text for text, _ in found[0]] == [reading.text for reading in expected]
     assert [score for _, score in found[0]] == pytest.approx([reading.score for reading in expected])
+
+
+def test_c_api_heeds_a_constraint(library: ctypes.CDLL) -> None:
+    paths = sorted(DEMO.glob("*.jpg"))
+    recognizer = opened(library, TINY, pattern=rb"[A-Z]{2}\d{2,4}", characters=b"A-M0-4", fewest=5, most=5)
+    with Recognizer(TINY, constraint=Constraint("A-M0-4", r"[A-Z]{2}\d{2,4}", 5)) as ours:
+        expected = [(reading.text, reading.score) for reading in ours.read_batch(paths)]
+    assert read(library, recognizer, paths) == expected
+    library.robustscanner_close(recognizer)
+    options = Options(ctypes.sizeof(Options), pattern=b"a(?=b)")
+    assert library.robustscanner_open(None, ctypes.byref(options), ctypes.byref(recognizer)) == 2
+    assert b"cannot hold" in library.robustscanner_error()
 
 
 def test_c_api_says_what_is_wrong(library: ctypes.CDLL) -> None:

@@ -5,6 +5,7 @@ text can still come of it; the end is one of them where the text is whole. So no
 """
 
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -99,7 +100,10 @@ class _States:
             self.steps[start].append((ids, end))
             return end
         if name == "SUBPATTERN":
-            return self.add(value[-1], start)
+            _, added, dropped, nodes = value
+            if added or dropped:
+                raise _unsupported("flags")
+            return self.add(nodes, start)
         if name == "BRANCH":
             return self._join([self.add(branch, self._branch(start)) for branch in value[1]])
         if name in ("MAX_REPEAT", "MIN_REPEAT"):
@@ -232,8 +236,8 @@ def _readable(constraint: Constraint, spec: ModelSpec) -> dict[str, int]:
     known = {token: id_ for id_, token in enumerate(charset.tokens[: charset.class_count]) if id_ not in special}
     if constraint.characters is None:
         return known
-    allowed = re.compile(f"[{constraint.characters}]")
-    found = {token: id_ for token, id_ in known.items() if allowed.fullmatch(token)}
+    ((operator, value),) = _parse(f"[{constraint.characters}]")
+    found = {token: id_ for token, id_ in known.items() if _holds(operator, value, token)}
     if not found:
         raise ConstraintError(f"characters {constraint.characters!r}: this model reads none of them")
     return found
@@ -241,9 +245,14 @@ def _readable(constraint: Constraint, spec: ModelSpec) -> dict[str, int]:
 
 def _parse(expression: str) -> list[tuple[Any, Any]]:
     try:
-        nodes = list(_regex.parse(expression))
+        with warnings.catch_warnings():  # of signs that a later Python may understand otherwise
+            warnings.simplefilter("ignore", FutureWarning)
+            parsed = _regex.parse(expression)
     except re.error as error:
         raise ConstraintError(f"{expression!r} is no pattern: {error}") from None
+    if parsed.state.flags != re.UNICODE:
+        raise _unsupported("flags")
+    nodes = list(parsed)
     while nodes and str(nodes[0][0]) == "AT" and str(nodes[0][1]).startswith("AT_BEGINNING"):
         nodes.pop(0)
     while nodes and str(nodes[-1][0]) == "AT" and str(nodes[-1][1]).startswith("AT_END"):

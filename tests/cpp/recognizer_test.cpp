@@ -43,6 +43,23 @@ TEST(Recognizer, ReadsAroundBadPictures) {
     EXPECT_THROW(Recognizer(TINY_MODEL, one_thread(), 0), EngineError);
 }
 
+TEST(Recognizer, HeedsConstraints) {
+    Constraint letters, digits;
+    letters.pattern = "[A-Z]{4}";
+    digits.characters = "0-9";
+    digits.fewest = 3;
+    digits.most = 3;
+    const Recognizer recognizer(default_engine(), one_thread(), 2, letters);
+    EXPECT_EQ(recognizer.read(first).text, "EXIT");
+    const auto forced = recognizer.read(first, digits);
+    EXPECT_EQ(forced.text.find_first_not_of("0123456789"), std::string::npos);
+    EXPECT_EQ(forced.text.size(), 3u);
+    EXPECT_LT(forced.score, 0.01);
+    Constraint backwards;
+    backwards.pattern = "(a)\\1";
+    EXPECT_THROW(recognizer.read(first, backwards), ConstraintError);
+}
+
 TEST(Recognizer, IsSharedByThreads) {
     const Recognizer recognizer(TINY_MODEL, one_thread());
     const auto expected = recognizer.read(first).text;

@@ -47,7 +47,7 @@ extern "C" {
 typedef enum robustscanner_status {
     ROBUSTSCANNER_OK = 0,
     ROBUSTSCANNER_BAD_ARGUMENT = 1, /* null, or a number that cannot be */
-    ROBUSTSCANNER_BAD_ENGINE = 2,   /* the engine cannot be used here, or failed */
+    ROBUSTSCANNER_BAD_ENGINE = 2,   /* the engine cannot be used here, failed, or cannot heed a constraint */
     ROBUSTSCANNER_FAILED = 3        /* anything else: out of memory, for one */
 } robustscanner_status;
 
@@ -60,6 +60,10 @@ typedef struct robustscanner_options {
     int32_t device;          /* GPU of a TensorRT engine */
     int32_t no_cuda_graphs;  /* 1: launch every step anew; of TensorRT engines */
     int32_t allow_host_code; /* 1: a version-compatible plan may run the code it carries; only if you trust it */
+    /* What texts may be; kept by no one after robustscanner_open. Null or 0: anything. */
+    const char* characters; /* "0-9A-F", as inside a regular expression's brackets */
+    const char* pattern;    /* a regular expression for the whole text: classes, groups, alternatives, repeats */
+    int32_t fewest, most;   /* characters of a text */
 } robustscanner_options;
 
 typedef enum robustscanner_channels {

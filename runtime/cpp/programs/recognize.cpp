@@ -39,6 +39,9 @@ Reads the words in cropped pictures. IMAGE: a picture, folder or quoted pattern;
   -o, --output FILE  write there instead of to stdout
   --sheet FILE       draw a contact sheet (.png, .jpg, .webp)
   -f, --force        overwrite existing files
+  --characters SET   those that may be read, as in brackets of a regular expression: 0-9A-F
+  --pattern REGEX    what a whole text looks like: '[A-Z]{2}\d{2,4}'
+  --length N[-M]     number of characters, or fewest and most
   --batch PICTURES   pictures of one run
   --threads N        CPU threads (default: all cores that are free to use)
   --device N         GPU of a TensorRT engine (default: 0)
@@ -59,6 +62,7 @@ struct Options {
     Format format = Format::tsv;
     bool force = false, verbose = false;
     int batch = robustscanner::default_batch;
+    robustscanner::Constraint constraint;
     robustscanner::SessionOptions session;
     std::vector<std::string> images;
 };
@@ -73,6 +77,12 @@ void set_format(Options& options, Format format) {
     options.format = format;
 }
 
+void set_length(robustscanner::Constraint& constraint, const std::string& text) {
+    const auto dash = std::min(text.find('-'), text.size());
+    constraint.fewest = number(text.substr(0, dash), 0, INT_MAX);
+    constraint.most = dash + 1 >= text.size() ? constraint.fewest : number(text.substr(dash + 1), 0, INT_MAX);
+}
+
 Options parse(int count, char* const* texts) {
     Options options;
     options.images = read_arguments(
@@ -85,6 +95,9 @@ Options parse(int count, char* const* texts) {
          {"output", 'o', true, [&](auto value) { options.output = value; }},
          {"sheet", 0, true, [&](auto value) { options.sheet = value; }},
          {"force", 'f', false, [&](auto) { options.force = true; }},
+         {"characters", 0, true, [&](auto value) { options.constraint.characters = value; }},
+         {"pattern", 0, true, [&](auto value) { options.constraint.pattern = value; }},
+         {"length", 0, true, [&](auto value) { set_length(options.constraint, value); }},
          {"batch", 0, true, [&](auto value) { options.batch = number(value, 1, max_count); }},
          {"threads", 0, true, [&](auto value) { options.session.threads = number(value, 1, max_count); }},
          {"allow-host-code", 0, false, [&](auto) { options.session.gpu.host_code = true; }},
@@ -198,7 +211,7 @@ int recognize(const Options& options) {
     const auto started = Clock::now();
     Output output(options.output, options.force);
     const auto engine = options.engine.empty() ? robustscanner::default_engine() : options.engine;
-    const Recognizer recognizer(engine, options.session, options.batch);
+    const Recognizer recognizer(engine, options.session, options.batch, options.constraint);
     if (options.verbose) std::fprintf(stderr, "%s\n", recognizer.description().c_str());
     if (const auto warning = recognizer.warning(); !warning.empty()) std::fprintf(stderr, "%s\n", warning.c_str());
     const auto work = read_all(recognizer, paths, output, options);

@@ -8,8 +8,9 @@
 #include "robustscanner/version.h"
 
 struct robustscanner_recognizer {
-    robustscanner_recognizer(const std::string& engine, const robustscanner::SessionOptions& options, int batch_size)
-        : recognizer(engine, options, batch_size) {}
+    robustscanner_recognizer(const std::string& engine, const robustscanner::SessionOptions& options, int batch_size,
+                             const robustscanner::Constraint& constraint)
+        : recognizer(engine, options, batch_size, constraint) {}
 
     robustscanner::Recognizer recognizer;
 };
@@ -79,6 +80,15 @@ SessionOptions session_options(const robustscanner_options& options) {
     return session;
 }
 
+Constraint constraint_of(const robustscanner_options& options) {
+    Constraint constraint;
+    if (options.characters) constraint.characters = options.characters;
+    if (options.pattern) constraint.pattern = options.pattern;
+    constraint.fewest = options.fewest;
+    if (options.most) constraint.most = options.most;
+    return constraint;
+}
+
 Source source(const char* path) {
     need(path, "a path is null; give one for every picture");
     return std::string(path);
@@ -131,7 +141,8 @@ robustscanner_status robustscanner_open(const char* engine, const robustscanner_
         const auto chosen = complete(options);
         const std::string path = engine ? engine : default_engine();
         const int batch_size = chosen.batch_size ? chosen.batch_size : default_batch;
-        auto opened = std::make_unique<robustscanner_recognizer>(path, session_options(chosen), batch_size);
+        auto opened = std::make_unique<robustscanner_recognizer>(path, session_options(chosen), batch_size,
+                                                                 constraint_of(chosen));
         *recognizer = opened.release();
     });
 }

@@ -9,6 +9,10 @@ Charset::Charset(const CharsetSpec& spec) : end_id_(spec.end_id), texts_(spec.to
     texts_.at(static_cast<std::size_t>(spec.pad_id)).clear();
 }
 
+std::vector<std::int32_t> Charset::ids(const std::int32_t* tokens, int length) const {
+    return {tokens, std::find(tokens, tokens + length, end_id_)};
+}
+
 Reading Charset::decode(const std::int32_t* tokens, const float* scores, int length) const {
     const auto end = std::find(tokens, tokens + length, end_id_);
     Reading reading{"", 1};

@@ -182,6 +182,14 @@ ModelSpec read_spec(const std::string& path, const Ort::Session& session) {
     }
 }
 
+bool has_allowed(const Ort::Session& session) {
+    Ort::AllocatorWithDefaultOptions memory;
+    for (std::size_t index = 0; index < session.GetOverridableInitializerCount(); ++index) {
+        if (session.GetOverridableInitializerNameAllocated(index, memory).get() == std::string("allowed")) return true;
+    }
+    return false;
+}
+
 bool has_8_bit_weights(const Ort::Session& session) {
     Ort::AllocatorWithDefaultOptions memory;
     const auto history = session.GetModelMetadata().LookupCustomMetadataMapAllocated(history_key, memory);
@@ -209,6 +217,7 @@ class OnnxSession : public Session {
 #endif
         spec_ = read_spec(path, session_);
         check_graph(path, session_, spec_);
+        can_constrain_ = has_allowed(session_);
     }
 
     const ModelSpec& spec() const override { return spec_; }
@@ -226,10 +235,12 @@ class OnnxSession : public Session {
                "--reduce-range";
     }
 
-    Result run(const Canvases& canvases) override {
+    bool can_constrain() const override { return can_constrain_; }
+
+    Result run(const Canvases& canvases, const Allowed& allowed) override {
         Result result;
         try {
-            result = run_graph(canvases);
+            result = run_graph(canvases, allowed);
         } catch (const Ort::Exception& error) {
             throw EngineError(path_ + ": " + runtime() + " failed: " + plain(error));
         }
@@ -242,18 +253,24 @@ class OnnxSession : public Session {
     }
 
    private:
-    Result run_graph(const Canvases& canvases) {
-        constexpr std::array<const char*, 2> inputs = {"images", "valid_width"}, outputs = {"tokens", "scores"};
+    Result run_graph(const Canvases& canvases, const Allowed& allowed) {
+        constexpr std::array<const char*, 3> inputs = {"images", "valid_width", "allowed"};
+        constexpr std::array<const char*, 2> outputs = {"tokens", "scores"};
         const auto count = static_cast<std::int64_t>(canvases.count());
         const std::array<std::int64_t, 4> images = {count, spec_.input.height_px, canvases.width_px, 3};
         const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
         // ONNX Runtime only reads its inputs, though its tensors are not const.
         auto* pixels = const_cast<std::uint8_t*>(canvases.pixels.data());
         auto* widths = const_cast<std::int32_t*>(canvases.valid_width.data());
-        const std::array<Ort::Value, 2> values = {
+        auto* choice = const_cast<float*>(allowed.data());
+        const std::array<std::int64_t, 2> steps = {spec_.network.max_length, spec_.charset.class_count};
+        const std::array<Ort::Value, 3> values = {
             Ort::Value::CreateTensor(memory, pixels, canvases.pixels.size(), images.data(), 4),
-            Ort::Value::CreateTensor(memory, widths, canvases.count(), &count, 1)};
-        const auto found = session_.Run({}, inputs.data(), values.data(), 2, outputs.data(), 2);
+            Ort::Value::CreateTensor(memory, widths, canvases.count(), &count, 1),
+            allowed.empty() ? Ort::Value(nullptr)
+                            : Ort::Value::CreateTensor(memory, choice, allowed.size(), steps.data(), 2)};
+        const std::size_t given = allowed.empty() ? 2 : 3;
+        const auto found = session_.Run({}, inputs.data(), values.data(), given, outputs.data(), 2);
         return {items_of<std::int32_t>(found[0]), items_of<float>(found[1])};
     }
 
@@ -262,6 +279,7 @@ class OnnxSession : public Session {
     ModelSpec spec_;
     Ort::Env environment_;  // one for the process, which counts its users
     Ort::Session session_;
+    bool can_constrain_ = false;
 };
 
 }  // namespace

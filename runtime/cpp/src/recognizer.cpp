@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "automaton.hpp"
+
 namespace robustscanner {
 namespace {
 
@@ -22,33 +24,54 @@ int draw(const Source& image, std::uint8_t* canvas, const InputSpec& spec) {
 
 }  // namespace
 
-Recognizer::Recognizer(const std::string& engine, const SessionOptions& options, int batch_size)
+Recognizer::Recognizer(const std::string& engine, const SessionOptions& options, int batch_size,
+                       const Constraint& constraint)
     : session_(open_engine(engine, options)),
       charset_(session_->spec().charset),
-      batch_size_(smaller(batch_size, session_->max_batch())) {}
+      batch_size_(smaller(batch_size, session_->max_batch())) {
+    automaton_ = automaton(constraint);
+}
 
-Reading Recognizer::read(const Source& image) const { return read_batch({image}).front(); }
+Recognizer::~Recognizer() = default;
 
-std::vector<Reading> Recognizer::read_batch(const std::vector<Source>& images) const {
+Reading Recognizer::read(const Source& image, const Constraint& constraint) const {
+    return read_batch({image}, constraint).front();
+}
+
+std::vector<Reading> Recognizer::read_batch(const std::vector<Source>& images, const Constraint& constraint) const {
     std::vector<Reading> readings;
     readings.reserve(images.size());
-    read_each(images, [&](std::size_t, Outcome outcome) {
-        if (const auto* error = std::get_if<ImageError>(&outcome)) throw *error;
-        readings.push_back(std::get<Reading>(std::move(outcome)));
-    });
+    read_each(
+        images,
+        [&](std::size_t, Outcome outcome) {
+            if (const auto* error = std::get_if<ImageError>(&outcome)) throw *error;
+            readings.push_back(std::get<Reading>(std::move(outcome)));
+        },
+        constraint);
     return readings;
 }
 
-void Recognizer::read_each(const std::vector<Source>& images,
-                           const std::function<void(std::size_t, Outcome)>& take) const {
+void Recognizer::read_each(const std::vector<Source>& images, const std::function<void(std::size_t, Outcome)>& take,
+                           const Constraint& constraint) const {
+    const auto allowed = automaton(constraint);
     for (std::size_t start = 0; start < images.size(); start += batch_size_) {
         const auto count = std::min(batch_size_, images.size() - start);
-        auto outcomes = read_chunk(&images[start], count);
+        auto outcomes = read_chunk(&images[start], count, allowed.get());
         for (std::size_t index = 0; index < count; ++index) take(start + index, std::move(outcomes[index]));
     }
 }
 
-std::vector<Outcome> Recognizer::read_chunk(const Source* images, std::size_t count) const {
+std::shared_ptr<const Automaton> Recognizer::automaton(const Constraint& constraint) const {
+    if (constraint.empty()) return automaton_;
+    if (!session_->can_constrain()) {
+        throw ConstraintError(
+            "this engine takes no constraint: build it again with convert/build_engine.py for ONNX Runtime, from a "
+            "model that is exported again with convert/export_onnx.py");
+    }
+    return std::make_shared<Automaton>(constraint, spec());
+}
+
+std::vector<Outcome> Recognizer::read_chunk(const Source* images, std::size_t count, const Automaton* automaton) const {
     const auto& input = spec().input;
     Canvases canvases{input.width_px, std::vector<std::uint8_t>(count * canvas_bytes(input)), {}};
     std::vector<Outcome> outcomes(count);
@@ -62,24 +85,44 @@ std::vector<Outcome> Recognizer::read_chunk(const Source* images, std::size_t co
             outcomes[index] = error;
         }
     }
-    auto readings = read_canvases(canvases);
+    auto readings = read_canvases(canvases, automaton);
     for (std::size_t row = 0; row < good.size(); ++row) outcomes[good[row]] = std::move(readings[row]);
     return outcomes;
 }
 
-std::vector<Reading> Recognizer::read_canvases(const Canvases& canvases) const {
+std::vector<Reading> Recognizer::read_canvases(const Canvases& canvases, const Automaton* automaton) const {
     const auto& input = spec().input;
     const int steps = spec().network.max_length;
     std::vector<Reading> readings(canvases.count());
     for (const auto& [width, rows] : same_width(canvases.valid_width, input)) {
         const bool all = width == canvases.width_px && rows.size() == canvases.count();
-        const auto result = all ? session_->run(canvases) : session_->run(cut(canvases, rows, width, input));
+        const auto result = all ? run(canvases, automaton) : run(cut(canvases, rows, width, input), automaton);
         for (std::size_t at = 0; at < rows.size(); ++at) {
             const auto start = at * static_cast<std::size_t>(steps);
             readings[rows[at]] = charset_.decode(&result.tokens[start], &result.scores[start], steps);
         }
     }
     return readings;
+}
+
+// What may follow depends on what stands before, but a run only knows places. So a word that comes out with a forbidden
+// turn is read again with all before the turn fixed: then the place is exact, and it turns rightly.
+Result Recognizer::run(const Canvases& canvases, const Automaton* automaton) const {
+    if (!automaton) return session_->run(canvases, {});
+    const int steps = spec().network.max_length;
+    auto result = session_->run(canvases, automaton->mask());
+    for (std::size_t row = 0; row < canvases.count(); ++row) {
+        const auto start = static_cast<std::ptrdiff_t>(row) * steps;
+        auto* tokens = &result.tokens[static_cast<std::size_t>(start)];
+        for (auto ids = charset_.ids(tokens, steps); !automaton->accepts(ids); ids = charset_.ids(tokens, steps)) {
+            ids.resize(automaton->known(ids));
+            const auto again =
+                session_->run(cut(canvases, {row}, canvases.width_px, spec().input), automaton->mask(ids));
+            std::copy(again.tokens.begin(), again.tokens.end(), tokens);
+            std::copy(again.scores.begin(), again.scores.end(), result.scores.begin() + start);
+        }
+    }
+    return result;
 }
 
 }  // namespace robustscanner

@@ -119,7 +119,7 @@ class TensorRTSession : public Session {
                ", lookahead=" + std::to_string(schedule.lookahead);
     }
 
-    Result run(const Canvases& canvases) override {
+    Result run(const Canvases& canvases, const Allowed& /*nothing, for it says that it cannot*/) override {
         const std::lock_guard<std::mutex> lock(mutex_);
         const auto steps = static_cast<std::size_t>(spec_.network.max_length);
         const auto largest = static_cast<std::size_t>(worker_->largest());

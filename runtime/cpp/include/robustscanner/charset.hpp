@@ -23,6 +23,9 @@ class ROBUSTSCANNER_EXPORT Charset {
     // One word of the graph's output: `length` tokens, ids of the charset, and their probabilities.
     Reading decode(const std::int32_t* tokens, const float* scores, int length) const;
 
+    // The ids before the end of one word.
+    std::vector<std::int32_t> ids(const std::int32_t* tokens, int length) const;
+
    private:
     std::int32_t end_id_;
     std::vector<std::string> texts_;  // what an id adds to a text

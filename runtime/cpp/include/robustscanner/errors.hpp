@@ -31,4 +31,10 @@ class ROBUSTSCANNER_EXPORT EngineError : public Error {
     using Error::Error;
 };
 
+// What a text may be cannot be heeded: no pattern, or not by this model or engine.
+class ROBUSTSCANNER_EXPORT ConstraintError : public Error {
+   public:
+    using Error::Error;
+};
+
 }  // namespace robustscanner

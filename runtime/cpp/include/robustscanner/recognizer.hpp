@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "robustscanner/charset.hpp"
+#include "robustscanner/constraint.hpp"
 #include "robustscanner/engine.hpp"
 #include "robustscanner/errors.hpp"
 #include "robustscanner/preprocess.hpp"
@@ -31,35 +32,45 @@ struct EncodedImage {
 using Source = std::variant<std::string, EncodedImage, ImageView>;  // a path, a file's bytes, or pixels
 using Outcome = std::variant<Reading, ImageError>;
 
+class Automaton;
+
 // Reads cropped words with one engine.
 class ROBUSTSCANNER_EXPORT Recognizer {
    public:
     // Opens a bundle `NAME.engine/` or a `NAME.onnx`; `batch_size` is the most pictures of one run.
-    // Throws EngineError: the engine cannot be used here.
+    // `constraint` is what texts may be, unless a call says otherwise.
+    // Throws EngineError: the engine cannot be used here; ConstraintError: it, or its model, cannot heed the
+    // constraint.
     explicit Recognizer(const std::string& engine = default_engine(), const SessionOptions& options = {},
-                        int batch_size = default_batch);
+                        int batch_size = default_batch, const Constraint& constraint = {});
+    ~Recognizer();
 
     const ModelSpec& spec() const { return session_->spec(); }
     std::string description() const { return session_->description(); }
     std::string warning() const { return session_->warning(); }
 
-    // Reads one picture. Throws ImageError: it cannot be read; EngineError: the engine failed.
-    Reading read(const Source& image) const;
+    // Reads one picture; an empty constraint means the recogniser's own. Throws ImageError: it cannot be read;
+    // EngineError: the engine failed; ConstraintError.
+    Reading read(const Source& image, const Constraint& constraint = {}) const;
 
     // Reads any number of pictures, in order; throws as `read` does, at the first bad picture.
-    std::vector<Reading> read_batch(const std::vector<Source>& images) const;
+    std::vector<Reading> read_batch(const std::vector<Source>& images, const Constraint& constraint = {}) const;
 
     // Reads pictures a batch at a time; a bad one gives its error and does not stop the others. Memory stays bounded:
     // one decoded picture and one batch of canvases. `take` is given each index, in order. Throws EngineError.
-    void read_each(const std::vector<Source>& images, const std::function<void(std::size_t, Outcome)>& take) const;
+    void read_each(const std::vector<Source>& images, const std::function<void(std::size_t, Outcome)>& take,
+                   const Constraint& constraint = {}) const;
 
    private:
-    std::vector<Outcome> read_chunk(const Source* images, std::size_t count) const;
-    std::vector<Reading> read_canvases(const Canvases& canvases) const;
+    std::shared_ptr<const Automaton> automaton(const Constraint& constraint) const;
+    std::vector<Outcome> read_chunk(const Source* images, std::size_t count, const Automaton* automaton) const;
+    std::vector<Reading> read_canvases(const Canvases& canvases, const Automaton* automaton) const;
+    Result run(const Canvases& canvases, const Automaton* automaton) const;
 
     std::unique_ptr<Session> session_;
     Charset charset_;
     std::size_t batch_size_;
+    std::shared_ptr<const Automaton> automaton_;  // of its own constraint; null: there is none
 };
 
 }  // namespace robustscanner

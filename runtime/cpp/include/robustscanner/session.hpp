@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "robustscanner/constraint.hpp"
 #include "robustscanner/export.h"
 #include "robustscanner/preprocess.hpp"
 #include "robustscanner/spec.hpp"
@@ -14,8 +15,8 @@ namespace robustscanner {
 
 inline constexpr int max_threads = 1024;
 
-// Threads worth starting: as many as cores are free to use, at least 1. That is less than the machine has under taskset,
-// in a container with a CPU limit, and where OMP_NUM_THREADS says so.
+// Threads worth starting: as many as cores are free to use, at least 1. That is less than the machine has under
+// taskset, in a container with a CPU limit, and where OMP_NUM_THREADS says so.
 ROBUSTSCANNER_EXPORT int available_cores();
 
 // How to run a TensorRT engine; empty: chosen by a short warm-up when it is opened.
@@ -33,7 +34,7 @@ struct SessionOptions {
     int threads = available_cores();  // that share one operator; of the CPU only
     // Idle threads wait busily, for the sake of one word's latency; never where that eats a CPU limit below `threads`.
     bool spinning = true;
-    GpuOptions gpu;                   // of TensorRT engines only
+    GpuOptions gpu;  // of TensorRT engines only
 
     // Throws EngineError for what cannot be.
     ROBUSTSCANNER_EXPORT void check() const;
@@ -63,9 +64,12 @@ class ROBUSTSCANNER_EXPORT Session {
     // What costs accuracy here, and the cure; empty where all is well.
     virtual std::string warning() const { return {}; }
 
-    // Reads canvases, at least one, of a width that the spec has. Throws EngineError: the run failed, or the result
-    // is no probability.
-    virtual Result run(const Canvases& canvases) = 0;
+    // Whether `run` takes what is allowed.
+    virtual bool can_constrain() const { return false; }
+
+    // Reads canvases, at least one, of a width that the spec has. Scores are among all tokens, not only the allowed
+    // ones. Throws EngineError: the run failed, or the result is no probability.
+    virtual Result run(const Canvases& canvases, const Allowed& allowed) = 0;
 };
 
 // Checks what came out of a run of `count` pictures against the model's spec.
