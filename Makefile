@@ -33,7 +33,7 @@ test: check ## everything CI runs: style, types, tests
 	@if cmake/missing.sh; then $(MAKE) cpp; fi
 	$(BIN)/python -m pytest
 
-test-cpus: $(VENV)/dev.done ## the shipped models on emulated CPUs (qemu-user): x86 with AVX2 only, Arm; CROPS=words to read
+test-cpus: $(VENV)/dev.done ## models, training and tests on other CPUs: x86 with AVX2 only, Arm (qemu-user); CROPS=words emulated CPUs read
 	$(BIN)/python tests/cpus/check.py --crops $(CROPS)
 
 check: $(VENV)/dev.done ## style and types

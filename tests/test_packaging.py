@@ -1,6 +1,8 @@
 """What is installed, and what is left as it was."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +71,37 @@ def test_what_is_missing_is_named(missing: str, says: str) -> None:
     assert says in result.stderr
     assert "pip install 'robustscanner[cpu]'" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.environ.get("NETWORK") != "1", reason="downloads OpenCV and ONNX Runtime; NETWORK=1 runs it")
+def test_the_wheel_leaves_opencv_python_as_it_is(tmp_path: Path) -> None:
+    """And reads with it. `opencv-python-headless` would overwrite its files, and take the windows away."""
+    python, source = tmp_path / "venv" / "bin" / "python", tmp_path / "source"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "runs", "*.egg-info"))
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    pip = [python, "-I", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", source, "--no-deps", "--wheel-dir", tmp_path], check=True)
+    subprocess.run([*pip, "install", "opencv-python<5", "onnxruntime"], check=True)
+    before = changed_files(python)
+    subprocess.run([*pip, "install", *tmp_path.glob("*.whl")], check=True)
+    assert changed_files(python) == before == "opencv-python: 0 of its files changed; onnxruntime: 0; windows: True\n"
+    read = [python, "-I", "-m", "robustscanner", ROOT / "calib_data" / "demo" / "01.jpg"]
+    result = subprocess.run(read, capture_output=True, text=True, check=True)
+    assert result.stdout.split("\t")[1] == "EXIT"
+
+
+def changed_files(python: Path) -> str:
+    """What of OpenCV and ONNX Runtime is not as it was installed, and whether OpenCV can still open windows."""
+    code = """
+import base64, cv2, hashlib
+from importlib.metadata import files
+def changed(name):
+    def digest(file):
+        return base64.urlsafe_b64encode(hashlib.sha256(file.read_binary()).digest()).rstrip(b"=").decode()
+    return sum(file.hash is not None and file.hash.value != digest(file) for file in files(name))
+windows = any(line.split()[:1] in (["QT:"], ["GTK+:"]) and "NO" not in line
+              for line in cv2.getBuildInformation().splitlines())
+print(f"opencv-python: {changed('opencv-python')} of its files changed; onnxruntime: {changed('onnxruntime')}; "
+      f"windows: {windows}")
+"""
+    return subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True).stdout

@@ -6,7 +6,7 @@ place=$PWD/build/cpus
 [ -e "$place/arm64.done" ] && exit
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | head -n 1)
 [ -n "$mirror" ] || { echo "arm64: no Debian mirror that apt-get knows" >&2; exit 1; }
-rm -rf "$place"
+rm -rf "$place/apt" "$place/arm64"
 mkdir -p "$place/apt/lists/partial" "$place/apt/cache/archives/partial" "$place/arm64"
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 echo "deb [signed-by=$keys] $mirror bookworm main" >"$place/apt/sources.list"

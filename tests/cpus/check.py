@@ -1,18 +1,16 @@
-"""INT8 engines of the shipped models on CPUs that are not here: emulated by Debian's qemu-user, against FP32 here.
+"""Other CPUs than this one: INT8 engines of the shipped models against FP32 here, training, and tests that need them.
 
-`make test-cpus` runs it. Each engine has to read as many words as FP32, within 0.5 points, the canvases have to be the
-same up to how OpenCV rounds, and one training step has to work where there is no bfloat16.
+`make test-cpus` runs it. Each engine has to read as many words as FP32, but for 0.5 points, the canvases have to be the
+same up to how OpenCV rounds, and every shipped training config has to take five steps where there is no bfloat16.
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import which
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +21,32 @@ sys.path[:0] = [str(ROOT / "runtime"), str(ROOT)]
 from robustscanner.labels import read_labels
 from robustscanner.scoring import Scorer
 from robustscanner.spec import ModelSpec
+from tests.cpus.cpu import HERE, HOST, PLACE, Cpu, other_cpus
 
-HERE = Path(__file__).parent
-ARM64 = ROOT / "build" / "cpus" / "arm64"
 MODELS = sorted((ROOT / "runtime" / "robustscanner" / "models").glob("*.onnx"))
+CONFIGS = sorted(
+    (ROOT / "training" / "configs").glob("*.yaml")
+)  # edge.yaml comes before qat.yaml, which starts from it
+CALIB_DATA = ROOT / "calib_data"
 MAX_DROP_POINTS = 0.5  # of the words, as on any CPU
-
 MAX_LEVELS = 1  # of 255: OpenCV's resizing rounds otherwise on Arm
+
+# A real step needs minutes on a CPU, and nothing that a CPU may lack hangs on how many words are in it.
+SETTINGS = {"steps": 5, "batch_size": 2, "bucket_batches": 1, "validate_every": 5, "checkpoint_every": 5}
+
+# What hangs on how a CPU computes: resizing, 8-bit kernels, number formats. The rest of `make test` is alike anywhere.
+TESTS = (
+    "runtime/test_cpu.py",
+    "runtime/test_preprocess.py",
+    "runtime/test_recognizer.py",
+    "convert/cpu",
+    "convert/int8",
+    "convert/accuracy",
+    "training/test_precision.py",
+    "training/test_qat.py",
+    "training/test_trainer.py::test_precisions_of_a_cpu",
+    "test_train_equals_serve.py",
+)
 
 
 @dataclass(frozen=True)
@@ -40,107 +57,94 @@ class Seen:
     canvases: npt.NDArray[np.uint8]  # (N, height, width, 3)
 
 
-@dataclass(frozen=True)
-class Cpu:
-    """A CPU, and how to run Python on it."""
-
-    name: str
-    python: tuple[str, ...]
-    environment: tuple[tuple[str, str], ...] = ()
-    trains: bool = False  # has PyTorch
-
-    def run(self, script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-        """Runs a program of this folder there."""
-        command = [*self.python, str(HERE / script), *map(str, arguments)]
-        return subprocess.run(command, env={**os.environ, **dict(self.environment)}, text=True, capture_output=True)
-
-
-HOST = Cpu("this CPU", (sys.executable,))
-HASWELL = Cpu("Haswell (AVX2, no VNNI)", ("qemu-x86_64", "-cpu", "Haswell", sys.executable), trains=True)
-ARM = Cpu(
-    "Arm (aarch64)",
-    ("qemu-aarch64", "-L", str(ARM64), str(ARM64 / "usr" / "bin" / "python3.11")),
-    (("PYTHONPATH", str(ARM64 / "packages")), ("PYTHONHOME", str(ARM64 / "usr"))),
-)
-
-
 def main() -> int:
-    """Exit status 0 when every CPU reads as it should."""
+    """Exit status 0 when every CPU reads, trains and tests as it should."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--crops", type=int, default=100, metavar="N", help="of calib_data (default: %(default)s)")
-    count = parser.parse_args().crops
-    cpus = [HOST, *_emulated()]
-    failures = [failure for model in MODELS for failure in check_model(model, cpus, count)]
-    failures += [failure for cpu in cpus if cpu.trains for failure in check_training(cpu)]
-    for failure in failures:
-        print(f"FAILED: {failure}")
-    return int(bool(failures))
+    parser.add_argument("--crops", type=int, default=100, metavar="N", help="emulated CPUs read (default: %(default)s)")
+    parser.add_argument("--emulate-x86", action="store_true", help="by qemu-user, also where hiding features would do")
+    arguments = parser.parse_args()
+    failures = 0
+    for failure in _failures(other_cpus(emulate_x86=arguments.emulate_x86), arguments.crops):
+        failures += 1
+        print(f"FAILED: {failure}", flush=True)
+    return int(failures > 0)
 
 
-def check_model(model: Path, cpus: Sequence[Cpu], count: int) -> list[str]:
-    """Reads with FP32 here and with the INT8 engine everywhere; prints a row a CPU, returns what is wrong."""
-    engine = ROOT / "build" / "cpus" / f"{model.stem}.engine"
-    build = [
-        sys.executable,
-        str(ROOT / "convert" / "build_engine.py"),
-        str(model),
-        "--int8",
-        "--reduce-range",
-        "--backend",
-        "onnxruntime",
-    ]
-    subprocess.run([*build, "-o", str(engine), "-f"], check=True, stdout=subprocess.DEVNULL)
-    labels = [crop.label for crop in read_labels(ROOT / "calib_data")[:count]]
-    spec = ModelSpec.from_dict(json.loads((engine / "engine.json").read_text(encoding="utf-8"))["model"])
-    scorer = Scorer.of(spec, labels)
-    base = _seen(HOST, model, count)
-    print(f"{model.stem}: FP32 here reads {scorer.score(base.texts).rate:.1%} of {len(labels)} words")
-    failures = []
+def _failures(others: Sequence[Cpu], count: int) -> Iterator[str]:
+    for model in MODELS:
+        yield from check_model(model, [HOST, *others], count)
+    for cpu in others:
+        if cpu.tests:
+            yield from check_training(cpu)
+            yield from check_tests(cpu)
+
+
+def check_model(model: Path, cpus: Sequence[Cpu], count: int) -> Iterator[str]:
+    """Reads with FP32 here and with INT8 everywhere; prints a row a CPU, yields what is wrong."""
+    labels = [crop.label for crop in read_labels(CALIB_DATA)]
+    base = _seen(HOST, model, len(labels))
+    engines = {narrow: _build(model, reduce_range=narrow) for narrow in {cpu.saturates for cpu in cpus}}
     for cpu in cpus:
-        seen = _seen(cpu, engine, count)
-        failures += [f"{model.stem}, {cpu.name}: {what}" for what in _compare(cpu, base, seen, scorer)]
-    return failures
+        engine, bits = engines[cpu.saturates]
+        words = min(count, len(labels)) if cpu.emulated else len(labels)
+        seen, expected = _seen(cpu, engine, words), Seen(base.texts[:words], base.canvases[:words])
+        spec = ModelSpec.from_dict(json.loads((engine / "engine.json").read_text(encoding="utf-8"))["model"])
+        row, wrong = _compare(expected, seen, Scorer.of(spec, labels[:words]))
+        print(f"{model.stem:<6}{cpu.name:<38} {bits}-bit weights  {row}", flush=True)
+        yield from (f"{model.stem}, {cpu.name}: {what}" for what in wrong)
 
 
-def check_training(cpu: Cpu) -> list[str]:
-    """One step in bfloat16, or in float32 where that is not to be had."""
-    result = cpu.run("trainer.py")
-    print(f"{cpu.name}: {result.stdout.strip()}")
-    return [] if result.returncode == 0 else [f"{cpu.name}: training: {_last_line(result.stderr)}"]
+def check_training(cpu: Cpu) -> Iterator[str]:
+    """Five steps and a validation of every shipped config, as a user runs them but for the size of a batch."""
+    for config in CONFIGS:
+        run = PLACE / "runs" / config.stem
+        settings = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+        settings += ["--init-from", PLACE / "runs" / "edge" / "best.safetensors"] if config.stem == "qat" else []
+        crops = ["--crops", CALIB_DATA / "demo", "--validation", CALIB_DATA / "demo"]
+        place = ["-o", run, "-f", "--device", "cpu", "--workers", 0]
+        result = cpu.run(ROOT / "training" / "train.py", config, *place, *crops, *settings)
+        kind = "float32" if "computing in float32" in result.stderr else "its own precision"
+        print(f"{cpu.name}: {config.name}: {'5 steps in ' + kind if result.returncode == 0 else 'failed'}", flush=True)
+        if result.returncode:
+            yield f"{cpu.name}: {config.name}: {_last_line(result.stderr)}"
 
 
-def _compare(cpu: Cpu, base: Seen, seen: Seen, scorer: Scorer) -> list[str]:
+def check_tests(cpu: Cpu) -> Iterator[str]:
+    """The part of `make test` that hangs on the CPU."""
+    result = cpu.run("-m", "pytest", *(ROOT / "tests" / name for name in TESTS))
+    print(f"{cpu.name}: {_last_line(result.stdout)}", flush=True)
+    if result.returncode:
+        yield f"{cpu.name}: tests:\n{result.stdout}"
+
+
+def _build(model: Path, *, reduce_range: bool) -> tuple[Path, int]:
+    """The INT8 engine that a CPU gets by default, and how many bits its weights have."""
+    engine = PLACE / f"{model.stem}{'-reduced' if reduce_range else ''}.engine"
+    options = ["--int8", "--backend", "onnxruntime", *(["--reduce-range"] if reduce_range else [])]
+    build = [sys.executable, str(ROOT / "convert" / "build_engine.py"), str(model), *options, "-o", str(engine), "-f"]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    history = json.loads((engine / "engine.json").read_text(encoding="utf-8"))["history"]
+    return engine, next(step["weight_bits"] for step in history if "weight_bits" in step)
+
+
+def _compare(base: Seen, seen: Seen, scorer: Scorer) -> tuple[str, list[str]]:
     before, after = scorer.score(base.texts), scorer.score(seen.texts)
     alike = sum(a == b for a, b in zip(base.texts, seen.texts, strict=True)) / len(seen.texts)
     levels = int(np.abs(base.canvases.astype(np.int16) - seen.canvases).max())
-    print(f"  {cpu.name:<26} INT8 {after.rate:7.1%}  read alike {alike:7.1%}  canvases differ by {levels} of 255")
+    row = f"{before.words} words  FP32 here {before.rate:.1%}  INT8 {after.rate:.1%}  read alike {alike:.1%}"
     lost = before.correct - after.correct
     # Of few words, one alone is more than that share of them.
-    drop = [f"loses {lost} words of {before.correct}"] if lost > max(1, MAX_DROP_POINTS / 100 * before.words) else []
-    return drop + ([f"canvases differ by {levels} of 255"] if levels > MAX_LEVELS else [])
+    wrong = [f"loses {lost} words of {before.correct}"] if lost > max(1, MAX_DROP_POINTS / 100 * before.words) else []
+    wrong += [f"canvases differ by {levels} of 255"] if levels > MAX_LEVELS else []
+    return f"{row}  canvases differ by {levels} of 255", wrong
 
 
 def _seen(cpu: Cpu, engine: Path, count: int) -> Seen:
-    canvases = ROOT / "build" / "cpus" / "canvases.npy"
-    result = cpu.run("reader.py", engine, count, canvases)
+    canvases = PLACE / "canvases.npy"
+    result = cpu.run(HERE / "reader.py", engine, count, canvases)
     if result.returncode:
         raise SystemExit(f"{cpu.name}: {engine.name}: {_last_line(result.stderr)}")
     return Seen(json.loads(result.stdout), np.load(canvases))
-
-
-def _emulated() -> list[Cpu]:
-    """The CPUs that can be emulated here; says which cannot, and why."""
-    found = []
-    if which("qemu-x86_64") and os.uname().machine == "x86_64":
-        found.append(HASWELL)
-    else:
-        print(f"{HASWELL.name}: left out, no qemu-x86_64 here; apt install qemu-user")
-    fetched = which("qemu-aarch64") and subprocess.run([str(HERE / "arm64.sh")]).returncode == 0
-    if fetched:
-        found.append(ARM)
-    else:
-        print(f"{ARM.name}: left out, no qemu-aarch64 or no packages for it; apt install qemu-user")
-    return found
 
 
 def _last_line(text: str) -> str:

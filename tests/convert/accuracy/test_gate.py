@@ -15,7 +15,7 @@ from convert.int8.calibration import load_calibration
 from convert.int8.recipe import AUTO, Recipe, exact_pattern
 from robustscanner.engine import EngineAccuracy, read_manifest
 from robustscanner.spec import InputSpec
-from tests.convert.conftest import TINY
+from tests.convert.conftest import TINY, whole_sums
 
 
 class FakeTrials:
@@ -83,6 +83,7 @@ def test_trips(hard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert list(target.parent.iterdir()) == []
 
 
+@whole_sums
 def test_repairs(hard: Path, tmp_path: Path) -> None:
     target = tmp_path / "tiny.engine"
     arguments = [str(TINY), "--int8", "--exclude", "", "-o", str(target), "--calib-data", str(hard)]
@@ -105,6 +106,7 @@ def in_8_bits(folder: Path) -> set[str]:
     return convolutions | {node.name for node in graph.node if node.op_type == "DynamicQuantizeLSTM"}
 
 
+@whole_sums
 def test_what_is_restored_is_what_is_built(crops: Path, tmp_path: Path) -> None:
     """On the default path, where more than convolutions is in 8 bits."""
     backend, source, calibration = CpuBackend(), load_source(TINY), load_calibration(crops, InputSpec())
