@@ -13,6 +13,7 @@ _SIZE_INCH = (4.4, 3.2)
 _HALF_LEGEND = 24  # characters that fit into half the width
 _LABEL_GAP = 0.085  # of an axis' height, between the middles of two lines of text
 _NEAR = 1.6  # times as long: names beside such dots stand in one column
+_LEAST_WORDS = 5  # of a bin of the reliability diagram: fewer say nothing
 _COLOURS = ("#2c6fbb", "#c0392b", "#2e8b57", "#8e5ea2", "#d9822b", "#5f6a72", "#17a2b8", "#a0522d")
 _STAGE_COLOURS = dict(
     zip(("decode picture", "preprocess", "encoder", "decoding steps", "text", "engine"), _COLOURS, strict=False)
@@ -45,6 +46,17 @@ def latency_against_accuracy(readers: Rows) -> Figure:
     _plain_ticks(axes.xaxis)
     _name_dots(axes, names, times, means["accuracy"])
     return figure
+
+
+def reliability_diagram(engines: Rows) -> Figure:
+    """Share of right readings by score, every set of every engine; on the diagonal, scores are what they say."""
+    figure, axes = _start("score", "readings that are right")
+    lines = [(f"{name}, {folder}", row) for name, engine in engines.items() for folder, row in engine["sets"].items()]
+    axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle="--")
+    for colour, (label, row) in zip(_endless(len(lines)), lines, strict=True):
+        bins = [bin_ for bin_ in row["diagram"] if bin_[0] >= _LEAST_WORDS]
+        axes.plot([bin_[1] for bin_ in bins], [bin_[2] for bin_ in bins], "o-", color=colour, markersize=3, label=label)
+    return _finish(figure, axes)
 
 
 def cost_by_length(engines: Rows) -> Figure:

@@ -6,12 +6,18 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.charts import batch_curve, cost_by_length, latency_against_accuracy, stage_breakdown
+from benchmarks.charts import (
+    batch_curve,
+    cost_by_length,
+    latency_against_accuracy,
+    reliability_diagram,
+    stage_breakdown,
+)
 from benchmarks.kernels import shared_memory
 from benchmarks.table import Table, number
 from convert.accuracy.chart import draw, short_name
 
-KINDS = ("compare", "latency", "accuracy", "sensitivity", "gate", "footprint", "native", "kernels")
+KINDS = ("compare", "latency", "accuracy", "sensitivity", "gate", "footprint", "native", "kernels", "reliability")
 RANDOM = "-random"  # ends the name of a model of `random_checkpoint.py`
 
 Result = Mapping[str, Any]  # of one program, as it wrote it
@@ -52,6 +58,8 @@ def all_sections(results: Mapping[str, Sequence[Result]]) -> Iterator[Section]:
         yield native_section(result)
     for result in results["kernels"]:
         yield kernels_section(result)
+    for result in results["reliability"]:
+        yield reliability_section(result)
     yield machine_section([result for kind in KINDS for result in results[kind]])
 
 
@@ -129,6 +137,39 @@ def accuracy_section(result: Result) -> Section:
         "(McNemar's exact test: p near 1 says that they are equally good)."
     )
     return Section("What 8 bits cost", text, table=table)
+
+
+def reliability_section(result: Result) -> Section:
+    """What scores are worth."""
+    engines = titled(result["engines"])
+    levels = list(next(iter(next(iter(engines.values()))["sets"].values()))["thresholds"])
+    rows = [
+        [
+            f"{name}, {folder}",
+            number(100 * row["right"]),
+            f"{row['error_before']:.3f}",
+            f"{row['error']:.3f}",
+            *(_kept(row["thresholds"][level]) for level in levels),
+        ]
+        for name, engine in engines.items()
+        for folder, row in engine["sets"].items()
+    ]
+    wanted = [f"for {100 * float(level):g} % right" for level in levels]
+    table = Table(["", "right, %", "error at temperature 1", "error", *wanted], rows)
+    text = (
+        "«Error»: how far scores are from the share of readings that are right (expected calibration error, 15 bins). "
+        "Then what to keep for a wanted share of right readings: the lowest score, and how many words have it."
+    )
+    points = [
+        f"{name} on {what}: {100 * shares['0.9']:.1f} % of the pictures score 0.9 or more"
+        for name, engine in engines.items()
+        for what, shares in engine["nothing"].items()
+    ]
+    return Section("Can scores be trusted?", text, points, table, reliability_diagram(engines))
+
+
+def _kept(threshold: Mapping[str, float] | None) -> str:
+    return f"{threshold['score']:.2f}, {100 * threshold['kept']:.0f} %" if threshold else "–"
 
 
 def methods_section(results: Sequence[Result]) -> Section:

@@ -123,6 +123,14 @@ def test_constraints(constraint: list[str]) -> None:
     assert cpp[0] == 0
 
 
+@pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
+def test_low_scores_are_left_out(form: list[str]) -> None:
+    cpp, python = outcomes(*sorted(CROPS.glob("*.jpg"))[::20], "--min-score", "0.9", *form)
+    assert cpp == python
+    assert cpp[0] == 0
+    assert b" of 16 readings are left out: score below 0.9\n" in cpp[2]
+
+
 @pytest.mark.parametrize(
     "constraint",
     [

@@ -113,7 +113,7 @@ TABLE: dict[str, set[str]] = {
         "robustscanner.spec",
     },
     "runtime/robustscanner/engine.py": {
-        "robustscanner.metrics",
+        "robustscanner.scoring",
         "robustscanner.errors",
         "robustscanner.onnx_session",
         "robustscanner.session",
@@ -173,6 +173,7 @@ TABLE: dict[str, set[str]] = {
     "training/adopt_encoder.py": {"numpy", "onnx", "torch", "robustscanner", "training"},
     "benchmarks/lmdb_stream.py": {"numpy", "cv2", "robustscanner", "training", "benchmarks"},
     "benchmarks/constraints.py": {"numpy", "robustscanner", "training.data.render", "benchmarks"},
+    "benchmarks/reliability.py": {"numpy", "robustscanner", "training.data.render", "benchmarks"},
     "benchmarks/finetune.py": {"robustscanner", "training", "benchmarks"},
     "benchmarks/random_checkpoint.py": {"torch", "robustscanner", "training"},
     "benchmarks": {"numpy", "cv2", "onnx", "onnxruntime", "robustscanner", "benchmarks"},

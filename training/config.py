@@ -10,7 +10,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from robustscanner.errors import RobustScannerError
-from robustscanner.metrics import AUTO, PROTOCOLS
+from robustscanner.scoring import AUTO, PROTOCOLS
 from robustscanner.spec import DICT90, CharsetSpec, InputSpec, ModelSpec, NetworkSpec
 from training.data.folder import HoldOut
 

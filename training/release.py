@@ -26,6 +26,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="NAME.safetensors")
     parser.add_argument("--name", metavar="TEXT", help="of the model (default: the checkpoint's)")
     parser.add_argument("--joint-ctc", type=float, metavar="SHARE", help="of CTC, 0…1 (default: the checkpoint's)")
+    parser.add_argument(
+        "--score-temperature", type=float, metavar="T", help="of scores, as benchmarks/reliability.py fits it"
+    )
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing file")
     return parser.parse_args()
 
@@ -53,6 +56,8 @@ def release(arguments: argparse.Namespace) -> None:
         if not network.ctc_weight or not arguments.joint_ctc:
             raise SpecError(f"--joint-ctc: goes with a share above 0, of a model with one; it has {network.ctc_weight}")
         network = replace(network, ctc_weight=arguments.joint_ctc)
+    if arguments.score_temperature is not None:
+        network = replace(network, score_temperature=arguments.score_temperature)
     model.spec = replace(model.spec, name=arguments.name or model.spec.name, network=network)
     save_checkpoint(arguments.output, model, history, half=True)
     print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.1f} MB")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from robustscanner.errors import EngineError
-from robustscanner.metrics import AUTO
+from robustscanner.scoring import AUTO
 
 if TYPE_CHECKING:
     from robustscanner.engine import EngineAccuracy

@@ -11,8 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from robustscanner.charset import Charset
 from robustscanner.errors import EngineError
-from robustscanner.metrics import AUTO
-from robustscanner.scoring import Scorer
+from robustscanner.scoring import AUTO, Scorer
 
 from ..engine.backend import Quantise
 from ..engine.source import Source

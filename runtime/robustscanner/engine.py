@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robustscanner.errors import EngineError, SpecError, shown
-from robustscanner.metrics import ALPHANUMERIC
+from robustscanner.scoring import ALPHANUMERIC
 from robustscanner.session import HostFacts, Session, SessionOptions
 from robustscanner.spec import ModelSpec
 
@@ -51,7 +51,7 @@ class EngineAccuracy:
     engine_rate: float  # words that this engine reads correctly, 0…1
     agreement: float  # words that both read alike, right or wrong, 0…1
     simulated: bool = False  # no GPU was there: ONNX Runtime computed what the engine was built from, types included
-    protocol: str = ALPHANUMERIC.name  # how words were compared, see `metrics.PROTOCOLS`; engines of 0.1 do not say
+    protocol: str = ALPHANUMERIC.name  # how words were compared, see `scoring.PROTOCOLS`; engines of 0.1 do not say
 
 
 @dataclass(frozen=True)

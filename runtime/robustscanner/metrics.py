@@ -1,7 +1,7 @@
 """How well words were read: accuracy and edit distance."""
 
 import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _COUNTED = frozenset(string.digits + string.ascii_lowercase)
@@ -39,36 +39,6 @@ def edit_distance(a: str, b: str) -> int:
 def normalised_edit_distance(a: str, b: str) -> float:
     """Edit distance over the longer length: 0 when equal (two empty texts as well), 1 when nothing fits."""
     return edit_distance(a, b) / max(len(a), len(b), 1)
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What of a text counts when words are scored."""
-
-    name: str
-    reduce: Callable[[str], str]
-
-    def score(self, readings: Iterable[str], labels: Iterable[str]) -> Accuracy:
-        """Compares what counts, pair by pair; a label of which nothing counts is left out."""
-        return score_words(map(self.reduce, readings), map(self.reduce, labels), exact=True)
-
-
-EXACT = Protocol("exact", str)
-IGNORE_CASE = Protocol("ignore-case", str.lower)
-ALPHANUMERIC = Protocol("alphanumeric", normalise)  # the published tables'
-PROTOCOLS = {protocol.name: protocol for protocol in (EXACT, IGNORE_CASE, ALPHANUMERIC)}
-AUTO = "auto"
-
-
-def choose_protocol(name: str, labels: Sequence[str]) -> Protocol:
-    """The protocol of a name; "auto" counts every character, and case where the labels mix it.
-
-    Labels all in capitals, or all in small letters, are those of sets that do not say how a word is written.
-    """
-    if name != AUTO:
-        return PROTOCOLS[name]
-    text = "".join(labels)
-    return EXACT if text not in (text.lower(), text.upper()) else IGNORE_CASE
 
 
 def score_words(readings: Iterable[str], labels: Iterable[str], *, exact: bool = False) -> Accuracy:

@@ -88,6 +88,9 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
     may.add_argument("--characters", metavar="CLASS", help="as inside the brackets of a regular expression: 0-9A-F")
     may.add_argument("--pattern", metavar="REGEX", help="of the whole text, without looking back or ahead")
     may.add_argument("--length", type=_lengths, metavar="N[-M]", help="number of characters, or fewest and most")
+    parser.add_argument(
+        "--min-score", type=_share, default=0.0, metavar="P", help="leave out readings with a lower score, 0…1"
+    )
     parser.add_argument("--batch", type=_count, metavar="PICTURES", help="pictures of one run")
     parser.add_argument(
         "--threads", type=_count, metavar="N", help="CPU threads (default: all cores that are free to use)"
@@ -116,6 +119,16 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= _MAX_COUNT:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {_MAX_COUNT}")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return share
 
 
 def _lengths(text: str) -> tuple[int, int]:
@@ -150,6 +163,8 @@ def _recognize(options: argparse.Namespace) -> int:
     logging.getLogger(__name__).info("%d pictures in %.2f s", work.done, time.monotonic() - started)
     if work.bad:
         print(f"{work.bad} of {work.done} pictures could not be read", file=sys.stderr)
+    if work.unsure:
+        print(f"{work.unsure} of {work.done} readings are left out: score below {options.min_score:g}", file=sys.stderr)
     if work.terminated:
         print(f"terminated after {work.done} of {len(paths)} pictures", file=sys.stderr)
         return TERMINATED
@@ -193,6 +208,7 @@ class _Work:
     cells: "list[Cell]" = field(default_factory=list)  # of the sheet, if one is wanted
     done: int = 0
     bad: int = 0  # of them could not be read
+    unsure: int = 0  # of them have a lower score than is wanted
     terminated: bool = False  # before the end
 
 
@@ -211,6 +227,8 @@ def _read_all(
                     work.bad += 1
                     progress.clear()
                     _report(result)
+                elif result.score < options.min_score:
+                    work.unsure += 1
                 else:
                     write(str(path), result)
                 if options.sheet:

@@ -28,7 +28,9 @@ class Reading:
     """What a picture says."""
 
     text: str
-    score: float  # 0…1: product of the token probabilities up to and including the end token
+    # 0…1: how likely it is right, as far as the model was fitted to know: the product of the token probabilities up to
+    # and including the end token, to the power of 1 / `score_temperature` of its spec.
+    score: float
 
 
 class Recognizer:
@@ -140,7 +142,7 @@ class Recognizer:
         if run is None:
             raise EngineError("only a TensorRT engine reads from a GPU; copy the crops to the host, and use read_batch")
         rows = zip(*run(picture, regions, stream=stream), strict=True)
-        return [Reading(*self._charset.decode(*row)) for row in rows]
+        return [self._reading(*row) for row in rows]
 
     def read_each(
         self, images: Iterable[Picture], *, constraint: Constraint | None = None
@@ -191,9 +193,13 @@ class Recognizer:
         for rows, wide in same_width(widths.tolist(), self.spec.input):
             part = canvases if len(rows) == len(widths) else canvases[rows]
             tokens, scores = self._run(np.ascontiguousarray(part[:, :, :wide]), widths[rows], automaton)
-            said = (Reading(*self._charset.decode(*row)) for row in zip(tokens, scores, strict=True))
+            said = map(self._reading, tokens, scores)
             readings |= zip(rows.tolist(), said, strict=True)
         return [readings[row] for row in range(len(widths))]
+
+    def _reading(self, tokens: Tokens, scores: Scores) -> Reading:
+        text, product = self._charset.decode(tokens, scores)
+        return Reading(text, product ** (1 / self.spec.network.score_temperature))
 
     def _run(self, canvases: Images, widths: Widths, automaton: Automaton | None) -> tuple[Tokens, Scores]:
         """Tokens and scores, (N, T) each.

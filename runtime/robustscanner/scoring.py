@@ -1,12 +1,42 @@
-"""Scores readings of labelled crops by one protocol, and says what is wrong where there is nothing to score."""
+"""What of a text counts when readings are compared with labels, by protocol; and what is wrong where nothing does."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from robustscanner.charset import Charset
-from robustscanner.metrics import AUTO, PROTOCOLS, Accuracy, Protocol, choose_protocol
+from robustscanner.metrics import Accuracy, normalise, score_words
 from robustscanner.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What of a text counts when words are scored."""
+
+    name: str
+    reduce: Callable[[str], str]
+
+    def score(self, readings: Iterable[str], labels: Iterable[str]) -> Accuracy:
+        """Compares what counts, pair by pair; a label of which nothing counts is left out."""
+        return score_words(map(self.reduce, readings), map(self.reduce, labels), exact=True)
+
+
+EXACT = Protocol("exact", str)
+IGNORE_CASE = Protocol("ignore-case", str.lower)
+ALPHANUMERIC = Protocol("alphanumeric", normalise)  # the published tables'
+PROTOCOLS = {protocol.name: protocol for protocol in (EXACT, IGNORE_CASE, ALPHANUMERIC)}
+AUTO = "auto"
+
+
+def choose_protocol(name: str, labels: Sequence[str]) -> Protocol:
+    """The protocol of a name; "auto" counts every character, and case where the labels mix it.
+
+    Labels all in capitals, or all in small letters, are those of sets that do not say how a word is written.
+    """
+    if name != AUTO:
+        return PROTOCOLS[name]
+    text = "".join(labels)
+    return EXACT if text not in (text.lower(), text.upper()) else IGNORE_CASE
 
 
 @dataclass(frozen=True)

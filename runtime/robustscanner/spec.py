@@ -14,7 +14,7 @@ HISTORY_KEY = "robustscanner.history"
 # Of a model that was trained with rounding: JSON, name of a tensor in the graph -> [lowest, highest value].
 RANGES_KEY = "robustscanner.activation_ranges"
 # Fields that the first files of this format lack; their defaults say what was so then.
-ADDED = {"width_rule", "canvas_step_px", "canvas_margin_px", "row_mixer", "blocks", "ctc_weight"}
+ADDED = {"width_rule", "canvas_step_px", "canvas_margin_px", "row_mixer", "blocks", "ctc_weight", "score_temperature"}
 
 # PaddleOCR's dict90 in its order; MMOCR's DICT90 is the same. No space, no ^ { | }.
 DICT90 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ!\"#$%&'()*+,-./:;<=>?@[\\]_`~"
@@ -125,6 +125,8 @@ class NetworkSpec:
     row_mixer: str = "lstm"  # of the position branch: "lstm", the paper's, or "conv": dilated, no column waits
     # Share of CTC in the choice of every character (arXiv:1609.06773): 0 = attention alone, as published.
     ctc_weight: float = 0.0
+    # A word's score is the product of its probabilities to the power of 1 / this; benchmarks/reliability.py fits it.
+    score_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if self.backbone not in ("r31", "edge", "small"):
@@ -137,6 +139,8 @@ class NetworkSpec:
             raise SpecError(f"network: row_mixer {shown(self.row_mixer)} is neither lstm nor conv")
         if not 0 <= self.ctc_weight <= 1:
             raise SpecError(f"network: ctc_weight {shown(self.ctc_weight)} is not within 0 and 1")
+        if not self.score_temperature > 0:
+            raise SpecError(f"network: score_temperature {shown(self.score_temperature)} must be positive")
         if self.hidden_size < 1 or self.max_length < 1:
             raise SpecError("network: hidden_size and max_length must be positive")
 

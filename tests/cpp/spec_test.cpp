@@ -65,6 +65,7 @@ Json open_width() {
     auto data = good();
     data["input"].update({{"width_px", 320}, {"canvas_step_px", 32}, {"canvas_margin_px", 16}});
     data["network"].update({{"backbone", "small"}, {"blocks", {2, 2, 1}}, {"row_mixer", "conv"}, {"ctc_weight", 0.25}});
+    data["network"]["score_temperature"] = 0.5;
     return data;
 }
 
@@ -76,6 +77,7 @@ TEST(Spec, OfSmallIsRead) {
     EXPECT_EQ(spec.network.blocks, (std::vector<int>{2, 2, 1}));
     EXPECT_EQ(spec.network.row_mixer, "conv");
     EXPECT_EQ(spec.network.ctc_weight, 0.25);
+    EXPECT_EQ(spec.network.score_temperature, 0.5);
     for (const auto& [part, change] : {std::pair<const char*, Json>{"input", {{"canvas_step_px", 16}}},
                                        {"input", {{"canvas_margin_px", 8}}},
                                        {"network", {{"blocks", {3, 2, 1}}}},
@@ -134,6 +136,8 @@ TEST(Spec, SaysWhatIsWrong) {
               "network: row_mixer \"gru\" is neither lstm nor conv");
     EXPECT_EQ(complaint([](Json& d) { d["network"]["ctc_weight"] = 1.5; }),
               "network: ctc_weight 1.5 is not within 0 and 1");
+    EXPECT_EQ(complaint([](Json& d) { d["network"]["score_temperature"] = 0; }),
+              "network: score_temperature 0.0 must be positive");
     EXPECT_THROW(ModelSpec::from_json("{"), SpecError);
     EXPECT_THROW(ModelSpec::from_json("[]"), SpecError);
 }

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <climits>
 #include <csignal>
@@ -42,6 +43,7 @@ Reads the words in cropped pictures. IMAGE: a picture, folder or quoted pattern;
   --characters SET   those that may be read, as in brackets of a regular expression: 0-9A-F
   --pattern REGEX    what a whole text looks like: '[A-Z]{2}\d{2,4}'
   --length N[-M]     number of characters, or fewest and most
+  --min-score P      leave out readings with a lower score, 0…1
   --batch PICTURES   pictures of one run
   --threads N        CPU threads (default: all cores that are free to use)
   --device N         GPU of a TensorRT engine (default: 0)
@@ -63,6 +65,7 @@ struct Options {
     bool force = false, verbose = false;
     int batch = robustscanner::default_batch;
     robustscanner::Constraint constraint;
+    double min_score = 0;
     robustscanner::SessionOptions session;
     std::vector<std::string> images;
 };
@@ -75,6 +78,15 @@ bool is_sheet_name(const std::string& path) {
 void set_format(Options& options, Format format) {
     if (options.format != Format::tsv && options.format != format) throw UsageError("either --json or --csv");
     options.format = format;
+}
+
+double share(const std::string& text) {
+    double share = -1;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), share);
+    if (error != std::errc() || end != text.data() + text.size() || !(share >= 0 && share <= 1)) {
+        throw UsageError("'" + text + "' is not a number from 0 to 1");
+    }
+    return share;
 }
 
 void set_length(robustscanner::Constraint& constraint, const std::string& text) {
@@ -98,6 +110,7 @@ Options parse(int count, char* const* texts) {
          {"characters", 0, true, [&](auto value) { options.constraint.characters = value; }},
          {"pattern", 0, true, [&](auto value) { options.constraint.pattern = value; }},
          {"length", 0, true, [&](auto value) { set_length(options.constraint, value); }},
+         {"min-score", 0, true, [&](auto value) { options.min_score = share(value); }},
          {"batch", 0, true, [&](auto value) { options.batch = number(value, 1, max_count); }},
          {"threads", 0, true, [&](auto value) { options.session.threads = number(value, 1, max_count); }},
          {"allow-host-code", 0, false, [&](auto) { options.session.gpu.host_code = true; }},
@@ -156,6 +169,7 @@ class Progress {
 struct Work {
     std::vector<Cell> cells;  // of the sheet, if one is wanted
     std::size_t done = 0, bad = 0;
+    std::size_t unsure = 0;  // have a lower score than is wanted
     std::optional<Interrupted> terminated;  // before the end
 };
 
@@ -171,6 +185,8 @@ Work read_all(const Recognizer& recognizer, const std::vector<std::string>& path
             ++work.bad;
             progress.clear();
             report(error->what());
+        } else if (std::get<Reading>(outcome).score < options.min_score) {
+            ++work.unsure;
         } else {
             output.write(line(options.format, paths[index], std::get<Reading>(outcome)));
         }
@@ -220,6 +236,10 @@ int recognize(const Options& options) {
     const double seconds = std::chrono::duration<double>(Clock::now() - started).count();
     if (options.verbose) std::fprintf(stderr, "%zu pictures in %.2f s\n", work.done, seconds);
     if (work.bad) std::fprintf(stderr, "%zu of %zu pictures could not be read\n", work.bad, work.done);
+    if (work.unsure) {
+        std::fprintf(stderr, "%zu of %zu readings are left out: score below %g\n", work.unsure, work.done,
+                     options.min_score);
+    }
     if (work.terminated) {
         std::fprintf(stderr, "terminated after %zu of %zu pictures\n", work.done, count);
         return work.terminated->exit_status();

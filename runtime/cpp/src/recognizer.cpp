@@ -1,6 +1,7 @@
 #include "robustscanner/recognizer.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "automaton.hpp"
 
@@ -99,7 +100,9 @@ std::vector<Reading> Recognizer::read_canvases(const Canvases& canvases, const A
         const auto result = all ? run(canvases, automaton) : run(cut(canvases, rows, width, input), automaton);
         for (std::size_t at = 0; at < rows.size(); ++at) {
             const auto start = at * static_cast<std::size_t>(steps);
-            readings[rows[at]] = charset_.decode(&result.tokens[start], &result.scores[start], steps);
+            auto& reading = readings[rows[at]];
+            reading = charset_.decode(&result.tokens[start], &result.scores[start], steps);
+            reading.score = std::pow(reading.score, 1 / spec().network.score_temperature);
         }
     }
     return readings;

@@ -158,6 +158,9 @@ void check(const NetworkSpec& spec) {
     if (!(0 <= spec.ctc_weight && spec.ctc_weight <= 1)) {
         throw SpecError("network: ctc_weight " + shown(spec.ctc_weight) + " is not within 0 and 1");
     }
+    if (!(spec.score_temperature > 0)) {
+        throw SpecError("network: score_temperature " + shown(spec.score_temperature) + " must be positive");
+    }
     if (spec.hidden_size < 1 || spec.max_length < 1) {
         throw SpecError("network: hidden_size and max_length must be positive");
     }
@@ -219,7 +222,8 @@ NetworkSpec network_from(const Json& data) {
                   {"widths", Kind::wholes},
                   {"blocks", Kind::wholes, true},
                   {"row_mixer", Kind::text, true},
-                  {"ctc_weight", Kind::number, true}},
+                  {"ctc_weight", Kind::number, true},
+                  {"score_temperature", Kind::number, true}},
                  "network");
     NetworkSpec spec;
     data["backbone"].get_to(spec.backbone);
@@ -229,6 +233,7 @@ NetworkSpec network_from(const Json& data) {
     spec.blocks = data.value("blocks", spec.blocks);
     spec.row_mixer = data.value("row_mixer", spec.row_mixer);
     spec.ctc_weight = data.value("ctc_weight", spec.ctc_weight);
+    spec.score_temperature = data.value("score_temperature", spec.score_temperature);
     check(spec);
     return spec;
 }
@@ -244,7 +249,7 @@ auto parts(const InputSpec& spec) {
 
 auto parts(const NetworkSpec& spec) {
     return std::tie(spec.backbone, spec.hidden_size, spec.max_length, spec.widths, spec.blocks, spec.row_mixer,
-                    spec.ctc_weight);
+                    spec.ctc_weight, spec.score_temperature);
 }
 
 const Json& part(const Json& data, const char* name) {

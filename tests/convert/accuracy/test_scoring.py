@@ -5,8 +5,7 @@ import pytest
 from convert.accuracy.gate import GateOptions
 from robustscanner.engine import EngineAccuracy
 from robustscanner.errors import EngineError
-from robustscanner.metrics import AUTO, PROTOCOLS, choose_protocol
-from robustscanner.scoring import Scorer
+from robustscanner.scoring import AUTO, PROTOCOLS, Scorer, choose_protocol
 from robustscanner.spec import CharsetSpec, ModelSpec
 
 LATIN = ModelSpec("latin")

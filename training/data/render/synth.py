@@ -10,15 +10,14 @@ import cv2
 import numpy as np
 
 from training.data.render.background import (
-    colour_pair,
     cut,
     gradient,
     mix,
     plain,
-    random_colours,
     texture_tiles,
     usable_pictures,
 )
+from training.data.render.colours import colour_pair, random_colours
 from training.data.render.degrade import DegradeOptions, degrade
 from training.data.render.fonts import (
     PUNCTUATION,

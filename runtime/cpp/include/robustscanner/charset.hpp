@@ -12,7 +12,9 @@ namespace robustscanner {
 // What a picture says.
 struct Reading {
     std::string text;  // UTF-8
-    double score = 0;  // 0…1: product of the token probabilities up to and including the end token
+    // 0…1: product of the token probabilities up to and including the end token; the recogniser's, to the power of
+    // 1 / `score_temperature` of the model's spec: how likely it is right, as far as the model was fitted to know.
+    double score = 0;
 };
 
 // Decodes what the graph emits.

@@ -47,6 +47,7 @@ struct NetworkSpec {
     std::vector<int> blocks;         // in small's three stages; empty: its own
     std::string row_mixer = "lstm";  // of the position branch: "lstm", the paper's, or "conv"
     double ctc_weight = 0;           // share of CTC in the choice of every character; 0: attention alone
+    double score_temperature = 1;    // a word's score is the product of its probabilities to the power of 1 / this
 };
 
 // Everything that is needed to call a model.
