@@ -77,7 +77,7 @@ def _read_file(path: Path) -> bytes:
 def decode_image(data: bytes) -> Image:
     """Decodes a picture in memory to uint8 RGB [H, W, 3].
 
-    EXIF rotation is applied (not to pictures with transparency), transparency is laid over white as viewers do,
+    EXIF rotation is applied (not where something is transparent), transparency is laid over white as viewers do,
     16 bits become 8, grey and CMYK become RGB.
 
     Raises:
@@ -219,8 +219,10 @@ def _may_have_alpha(data: bytes) -> bool:
 
 
 def _flatten_alpha(image: npt.NDArray[Any]) -> Image | None:
-    """BGRA of 8 or 16 bits over white to BGR [H, W, 3]; None when there is no alpha channel."""
+    """BGRA of 8 or 16 bits over white to BGR [H, W, 3]; None without an alpha channel, or if it hides nothing."""
     if image.ndim != 3 or image.shape[2] != 4 or image.dtype not in (np.uint8, np.uint16):
+        return None
+    if image.dtype == np.uint8 and image[:, :, 3].min() == 255:
         return None
     return _over_white(image)
 

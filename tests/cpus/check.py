@@ -43,6 +43,10 @@ TESTS = (
     "convert/int8",
     "convert/accuracy",
     "training/test_precision.py",
+)
+# PyTorch against ONNX Runtime. Not emulated: qemu 7.2 computes oneDNN's LSTM wrongly, by 0.5 of values up to 1, where
+# the CPU that it emulates does not.
+TORCH_TESTS = (
     "training/test_qat.py",
     "training/test_trainer.py::test_precisions_of_a_cpu",
     "test_train_equals_serve.py",
@@ -82,14 +86,14 @@ def _failures(others: Sequence[Cpu], count: int) -> Iterator[str]:
 def check_model(model: Path, cpus: Sequence[Cpu], count: int) -> Iterator[str]:
     """Reads with FP32 here and with INT8 everywhere; prints a row a CPU, yields what is wrong."""
     labels = [crop.label for crop in read_labels(CALIB_DATA)]
-    base = _seen(HOST, model, len(labels))
+    words = {cpu.emulated: min(count, len(labels)) if cpu.emulated else len(labels) for cpu in cpus}
+    base = {emulated: _seen(HOST, model, number) for emulated, number in words.items()}
     engines = {narrow: _build(model, reduce_range=narrow) for narrow in {cpu.saturates for cpu in cpus}}
     for cpu in cpus:
-        engine, bits = engines[cpu.saturates]
-        words = min(count, len(labels)) if cpu.emulated else len(labels)
-        seen, expected = _seen(cpu, engine, words), Seen(base.texts[:words], base.canvases[:words])
+        (engine, bits), number = engines[cpu.saturates], words[cpu.emulated]
+        seen = _seen(cpu, engine, number)
         spec = ModelSpec.from_dict(json.loads((engine / "engine.json").read_text(encoding="utf-8"))["model"])
-        row, wrong = _compare(expected, seen, Scorer.of(spec, labels[:words]))
+        row, wrong = _compare(base[cpu.emulated], seen, Scorer.of(spec, labels[:number]))
         print(f"{model.stem:<6}{cpu.name:<38} {bits}-bit weights  {row}", flush=True)
         yield from (f"{model.stem}, {cpu.name}: {what}" for what in wrong)
 
@@ -111,7 +115,8 @@ def check_training(cpu: Cpu) -> Iterator[str]:
 
 def check_tests(cpu: Cpu) -> Iterator[str]:
     """The part of `make test` that hangs on the CPU."""
-    result = cpu.run("-m", "pytest", *(ROOT / "tests" / name for name in TESTS))
+    names = TESTS if cpu.emulated else (*TESTS, *TORCH_TESTS)
+    result = cpu.run("-m", "pytest", *(ROOT / "tests" / name for name in names))
     print(f"{cpu.name}: {_last_line(result.stdout)}", flush=True)
     if result.returncode:
         yield f"{cpu.name}: tests:\n{result.stdout}"

@@ -58,9 +58,15 @@ cv::Mat over_white(const cv::Mat& image) {
     return result;
 }
 
-// BGRA of 8 or 16 bits over white to BGR; an empty picture when there is no alpha channel.
+bool is_opaque(const cv::Mat& image) {
+    cv::Mat alpha;
+    cv::extractChannel(image, alpha, 3);
+    return cv::countNonZero(alpha != 255) == 0;
+}
+
+// BGRA of 8 or 16 bits over white to BGR; an empty picture when there is no alpha channel, or one that hides nothing.
 cv::Mat flatten_alpha(const cv::Mat& image) {
-    if (image.type() == CV_8UC4) return over_white<std::uint8_t>(image);
+    if (image.type() == CV_8UC4) return is_opaque(image) ? cv::Mat() : over_white<std::uint8_t>(image);
     if (image.type() == CV_16UC4) return over_white<std::uint16_t>(image);
     return {};
 }
