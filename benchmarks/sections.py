@@ -17,7 +17,18 @@ from benchmarks.kernels import shared_memory
 from benchmarks.table import Table, number
 from convert.accuracy.chart import draw, short_name
 
-KINDS = ("compare", "latency", "accuracy", "sensitivity", "gate", "footprint", "native", "kernels", "reliability")
+KINDS = (
+    "compare",
+    "latency",
+    "accuracy",
+    "sensitivity",
+    "gate",
+    "footprint",
+    "native",
+    "kernels",
+    "reliability",
+    "lexicon",
+)
 RANDOM = "-random"  # ends the name of a model of `random_checkpoint.py`
 
 Result = Mapping[str, Any]  # of one program, as it wrote it
@@ -60,6 +71,8 @@ def all_sections(results: Mapping[str, Sequence[Result]]) -> Iterator[Section]:
         yield kernels_section(result)
     for result in results["reliability"]:
         yield reliability_section(result)
+    for result in results["lexicon"]:
+        yield lexicon_section(result)
     yield machine_section([result for kind in KINDS for result in results[kind]])
 
 
@@ -166,6 +179,31 @@ def reliability_section(result: Result) -> Section:
         for what, shares in engine["nothing"].items()
     ]
     return Section("Can scores be trusted?", text, points, table, reliability_diagram(engines))
+
+
+def lexicon_section(result: Result) -> Section:
+    """What lists of words are worth."""
+    engines = titled(result["engines"])
+    ways = list(next(iter(next(iter(engines.values()))["sets"].values()))["right_percent"])
+    rows = [
+        [
+            f"{name}, {row['words']} of {folder}",
+            *(number(row["right_percent"][way]) for way in ways),
+            *(number(row["median_ms"][way], 1) for way in ways),
+        ]
+        for name, engine in engines.items()
+        for folder, row in engine["sets"].items()
+    ]
+    titles = {way: "free" if way == "free" else "full list" if way == "full" else f"list of {way}" for way in ways}
+    table = Table(["", *(f"{titles[way]}, %" for way in ways), *(f"{titles[way]}, ms" for way in ways)], rows)
+    full = ", ".join(
+        f"{row['listed']['full']} of {folder}" for engine in engines.values() for folder, row in engine["sets"].items()
+    )
+    text = (
+        "Words right in percent, and the median time of one, all ways in turn. A list holds the word itself among "
+        f"others of its set and of a vocabulary, each in three ways of writing. In the full lists: {full}."
+    )
+    return Section("Words of a list", text, table=table)
 
 
 def _kept(threshold: Mapping[str, float] | None) -> str:

@@ -7,8 +7,9 @@ from robustscanner.errors import ConstraintError, EngineError, ImageError, Robus
 
 if TYPE_CHECKING:
     from robustscanner.constraint import Constraint
-    from robustscanner.recognizer import Reading, Recognizer
+    from robustscanner.recognizer import Reading, Recognizer, WordReading
     from robustscanner.session import SessionOptions
+    from robustscanner.words import WordList
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "RobustScannerError",
     "SessionOptions",
     "SpecError",
+    "WordList",
+    "WordReading",
 ]
 
 # From 1.29 on, ONNX Runtime's wheels report to their maker. They look at this once, when they are first imported.
@@ -32,6 +35,8 @@ _LAZY = {
     "Reading": "robustscanner.recognizer",
     "Recognizer": "robustscanner.recognizer",
     "SessionOptions": "robustscanner.session",
+    "WordList": "robustscanner.words",
+    "WordReading": "robustscanner.recognizer",
 }
 
 

@@ -2,6 +2,7 @@
 
 import math
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +71,11 @@ class Charset:
         The score is the product of the probabilities up to and including the end token.
         """
         ids = self.ids(tokens)
-        return "".join([self._texts[id_] for id_ in ids]), math.prod(scores[: len(ids) + 1].tolist())
+        return self.text(ids), math.prod(scores[: len(ids) + 1].tolist())
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What ids before the end token say."""
+        return "".join([self._texts[id_] for id_ in ids])
 
     def ids(self, tokens: npt.NDArray[np.integer]) -> list[int]:
         """Those before the end token, of tokens [T]."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from robustscanner import __version__
-from robustscanner.errors import ImageError, RobustScannerError
+from robustscanner.errors import ConstraintError, ImageError, RobustScannerError
 from robustscanner.output import OutputError, check_output, replacing
 from robustscanner.pictures import find_pictures, read_list
 from robustscanner.program import INTERRUPTED, TERMINATED, Terminated, heeding_sigterm, unbroken
@@ -87,6 +87,7 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
     may = parser.add_argument_group("what a text may be")
     may.add_argument("--characters", metavar="CLASS", help="as inside the brackets of a regular expression: 0-9A-F")
     may.add_argument("--pattern", metavar="REGEX", help="of the whole text, without looking back or ahead")
+    may.add_argument("--words", type=Path, metavar="FILE", help="the best word of a list, one a line, as it is written")
     may.add_argument("--length", type=_lengths, metavar="N[-M]", help="number of characters, or fewest and most")
     parser.add_argument(
         "--min-score", type=_share, default=0.0, metavar="P", help="leave out readings with a lower score, 0…1"
@@ -110,6 +111,8 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
     options.images += given[end + 1 :]
     if not options.images:
         parser.error("the following arguments are required: IMAGE")
+    if options.words and any(given is not None for given in (options.characters, options.pattern, options.length)):
+        parser.error("--words goes without --characters, --pattern and --length")
     if options.output and options.output == options.sheet:
         parser.error("--output and --sheet name the same file")
     return options
@@ -191,14 +194,26 @@ def _open_recognizer(options: argparse.Namespace) -> "Recognizer":
     from robustscanner.constraint import Constraint
     from robustscanner.recognizer import DEFAULT_BATCH, Recognizer
     from robustscanner.session import GpuOptions, SessionOptions
+    from robustscanner.words import WordList
 
     gpu = GpuOptions(device=options.device, host_code=options.allow_host_code)
     session = SessionOptions(threads=options.threads, gpu=gpu) if options.threads else SessionOptions(gpu=gpu)
-    constraint = None
-    if any(given is not None for given in (options.characters, options.pattern, options.length)):
+    constraint: Constraint | WordList | None = None
+    if options.words is not None:
+        constraint = WordList(_read_words(options.words))
+    elif any(given is not None for given in (options.characters, options.pattern, options.length)):
         constraint = Constraint(options.characters, options.pattern, options.length)
     batch = options.batch or DEFAULT_BATCH
     return Recognizer(options.engine, batch_size=batch, constraint=constraint, options=session)
+
+
+def _read_words(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConstraintError(
+            f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8'}; give one word a line"
+        ) from None
 
 
 @dataclass
@@ -280,10 +295,20 @@ def _write_tsv(stream: TextIO) -> "Callable[[str, Reading], None]":
 
 def _write_json(stream: TextIO) -> "Callable[[str, Reading], None]":
     def write(path: str, reading: "Reading") -> None:
-        record = {"path": path, "text": reading.text, "score": round(reading.score, 4)}
+        record = {"path": path, "text": reading.text, "score": round(reading.score, 4), **_beside(reading)}
         print(json.dumps(record, ensure_ascii=False), file=stream)
 
     return write
+
+
+def _beside(reading: "Reading") -> dict[str, object]:
+    """What there is to say besides, where a list of words was given."""
+    from robustscanner.recognizer import WordReading
+
+    if not isinstance(reading, WordReading):
+        return {}
+    free = reading.free
+    return {"others": round(reading.others, 4), "free": free.text, "free_score": round(free.score, 4)}
 
 
 def _write_csv(stream: TextIO) -> "Callable[[str, Reading], None]":

@@ -17,8 +17,11 @@ from robustscanner.errors import ConstraintError, EngineError, ImageError
 from robustscanner.picture import Picture, check_several, is_on_host, pixels_of
 from robustscanner.preprocess import draw_canvas, same_width
 from robustscanner.regions import cut
-from robustscanner.session import Images, Scores, SessionOptions, Tokens, Widths
+from robustscanner.session import Allowed, Images, Scores, SessionOptions, Tokens, Widths
 from robustscanner.spec import ModelSpec
+from robustscanner.words import Lexicon, WordList
+
+Expected = Constraint | WordList  # what may be read
 
 DEFAULT_BATCH = 16  # pictures: a guess, not measured yet
 
@@ -33,6 +36,14 @@ class Reading:
     score: float
 
 
+@dataclass(frozen=True)
+class WordReading(Reading):
+    """The word of a list that a picture says most likely."""
+
+    free: Reading  # without the list
+    others: float  # no other word of the list has a higher score than this
+
+
 class Recognizer:
     """Reads cropped words with one engine; close it, or use it in a `with` statement.
 
@@ -42,7 +53,8 @@ class Recognizer:
     Args:
         engine: a bundle `NAME.engine/` or a `NAME.onnx`; the model that ships with the library when left out.
         batch_size: the most pictures of one run.
-        constraint: what texts may be, unless a call says otherwise.
+        constraint: what texts may be, unless a call says otherwise: a `Constraint`, or a `WordList`, under which
+            readings are `WordReading`s.
         options: how to run the engine; `SessionOptions()` when left out.
 
     Raises:
@@ -55,7 +67,7 @@ class Recognizer:
         engine: str | PathLike[str] | None = None,
         *,
         batch_size: int = DEFAULT_BATCH,
-        constraint: Constraint | None = None,
+        constraint: Expected | None = None,
         options: SessionOptions | None = None,
     ) -> None:
         if batch_size < 1:
@@ -90,7 +102,7 @@ class Recognizer:
         """The model that reads."""
         return self._session.spec
 
-    def read(self, image: Picture, *, constraint: Constraint | None = None) -> Reading:
+    def read(self, image: Picture, *, constraint: Expected | None = None) -> Reading:
         """Reads one picture.
 
         Args:
@@ -104,7 +116,7 @@ class Recognizer:
         """
         return self.read_batch([image], constraint=constraint)[0]
 
-    def read_batch(self, images: Sequence[Picture], *, constraint: Constraint | None = None) -> list[Reading]:
+    def read_batch(self, images: Sequence[Picture], *, constraint: Expected | None = None) -> list[Reading]:
         """Reads any number of pictures, in order; raises as `read` does, at the first bad picture."""
         readings = []
         for _, result in self.read_each(images, constraint=constraint):
@@ -118,7 +130,7 @@ class Recognizer:
         picture: Any,
         regions: Sequence[Any],
         *,
-        constraint: Constraint | None = None,
+        constraint: Expected | None = None,
         stream: int | None = None,
     ) -> list[Reading]:
         """Reads words of a larger picture, which a detector has found.
@@ -145,7 +157,7 @@ class Recognizer:
         return [self._reading(*row) for row in rows]
 
     def read_each(
-        self, images: Iterable[Picture], *, constraint: Constraint | None = None
+        self, images: Iterable[Picture], *, constraint: Expected | None = None
     ) -> Iterator[tuple[Picture, Reading | ImageError]]:
         """Reads pictures as they come, a batch at a time; a bad one yields its error and does not stop the others.
 
@@ -163,7 +175,7 @@ class Recognizer:
         while chunk := list(islice(images, self._batch_size)):
             yield from zip(chunk, self._read_chunk(chunk, automaton), strict=True)
 
-    def _automaton(self, constraint: Constraint | None) -> Automaton | None:
+    def _automaton(self, constraint: Expected | None) -> Automaton | Lexicon | None:
         if constraint is None:
             return None
         if not self._session.can_constrain:
@@ -173,7 +185,7 @@ class Recognizer:
             )
         return constraint.automaton(self.spec)
 
-    def _read_chunk(self, images: list[Picture], automaton: Automaton | None) -> list[Reading | ImageError]:
+    def _read_chunk(self, images: list[Picture], automaton: Automaton | Lexicon | None) -> list[Reading | ImageError]:
         spec = self.spec.input
         canvases = np.empty((len(images), spec.height_px, spec.width_px, 3), np.uint8)
         widths: list[int] = []
@@ -186,20 +198,40 @@ class Recognizer:
         readings = iter(self._read_canvases(canvases[: len(widths)], np.array(widths, np.int32), automaton))
         return [errors[index] if index in errors else next(readings) for index in range(len(images))]
 
-    def _read_canvases(self, canvases: Images, widths: Widths, automaton: Automaton | None) -> list[Reading]:
+    def _read_canvases(self, canvases: Images, widths: Widths, automaton: Automaton | Lexicon | None) -> list[Reading]:
         if not len(canvases):
             return []
         readings: dict[int, Reading] = {}
         for rows, wide in same_width(widths.tolist(), self.spec.input):
             part = canvases if len(rows) == len(widths) else canvases[rows]
-            tokens, scores = self._run(np.ascontiguousarray(part[:, :, :wide]), widths[rows], automaton)
-            said = map(self._reading, tokens, scores)
+            batch = np.ascontiguousarray(part[:, :, :wide]), widths[rows]
+            if isinstance(automaton, Lexicon):
+                said: Iterable[Reading] = self._best_words(*batch, automaton)
+            else:
+                said = map(self._reading, *self._run(*batch, automaton))
             readings |= zip(rows.tolist(), said, strict=True)
         return [readings[row] for row in range(len(widths))]
 
     def _reading(self, tokens: Tokens, scores: Scores) -> Reading:
         text, product = self._charset.decode(tokens, scores)
-        return Reading(text, product ** (1 / self.spec.network.score_temperature))
+        return Reading(text, self._score(product))
+
+    def _score(self, product: float) -> float:
+        return float(product ** (1 / self.spec.network.score_temperature))
+
+    def _best_words(self, canvases: Images, widths: Widths, lexicon: Lexicon) -> Iterator[Reading]:
+        """All at once freely; then a picture at a time, for as long as another word of the list may be better."""
+        for row, (tokens, scores) in enumerate(zip(*self._session.run(canvases, widths), strict=True)):
+            found = lexicon.search(
+                tokens, scores, partial(self._read_again, canvases[row : row + 1], widths[row : row + 1])
+            )
+            text = self._charset.text(found.ids)
+            free, others = self._reading(tokens, scores), self._score(found.others)
+            yield WordReading(text, self._score(found.probability), free, others)
+
+    def _read_again(self, canvas: Images, width: Widths, mask: Allowed) -> tuple[Tokens, Scores]:
+        tokens, scores = self._session.run(canvas, width, mask)
+        return tokens[0], scores[0]
 
     def _run(self, canvases: Images, widths: Widths, automaton: Automaton | None) -> tuple[Tokens, Scores]:
         """Tokens and scores, (N, T) each.
