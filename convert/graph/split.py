@@ -29,8 +29,8 @@ def split(model: ModelProto, spec: ModelSpec) -> tuple[ModelProto, ModelProto]:
     """Encoder and decoding step of a whole graph, in float32 and the model's opset.
 
     Returns:
-        the encoder: `images`, `valid_width` -> the memory, see `step.memory_types`; and the step: the memory and
-        `step.state_types` -> each of the state with `_next`, and `going`, 1 while any row runs.
+        the encoder: `images`, `valid_width` -> the memory, see `step.memory_types`; and the step: the memory,
+        `step.ALLOWED` and `step.state_types` -> each of the state with `_next`, and `going`, 1 while any row runs.
 
     Raises:
         EngineError: the graph lacks a tensor or weight that an export of this kit has.
@@ -114,6 +114,8 @@ def _decoder(weights: Arrays, spec: ModelSpec, memory: Iterable[onnx.ValueInfoPr
     constants: dict[str, npt.NDArray[np.generic]] = {
         **split_sizes(hidden, channels),
         "columns": np.arange(steps, dtype=np.int32)[None],
+        "ids": np.arange(charset.class_count, dtype=np.float32)[None, None],  # (1, 1, K)
+        "last_id": np.full((1, 1, 1), charset.class_count - 1, np.float32),
         "pad": np.array([[charset.pad_id]], np.int32),
         "end": np.array([charset.end_id], np.int32),
         "certain": np.ones((1, 1), np.float32),

@@ -70,8 +70,9 @@ def _carried_types(*, ctc: bool) -> dict[str, str]:
     return {"token": "int64[N]", "running": "int32[N]", **recurrent, **text}
 
 
-# An optional input of the whole graph, float[T, K]: added to what a character is chosen by, so 0 allows it and a large
-# negative number does not. It does not count in probabilities: they say how much was forced.
+# An input of the step and an optional one of the whole graph, float[T, K], alike for all words: added to what a
+# character is chosen by, so 0 allows it and a large negative number does not. It does not count in probabilities: they
+# say how much was forced.
 ALLOWED = "allowed"
 
 CTC_DOUBT, CTC_TINY = 1e-6, 1e-30  # as training/model/joint.py
@@ -181,6 +182,8 @@ class _Dialect:
         return self.linear.format(result=result, product=product, x=x, weight=weight, bias=bias)
 
 
+# TensorRT has a kernel of its own for ArgMax; the lowest of the ids with the highest number is fused with what stands
+# around. Numbers that are none choose the last id; the score says so.
 _LAUNCHED = _Dialect(
     before="{}",
     after="{}_next",
@@ -190,9 +193,15 @@ _LAUNCHED = _Dialect(
   fused = Add (glimpse, here)
 """,
     choose="""
-  best = ArgMax <axis = -1, keepdims = 0> (logits)
+  allowed_here = Gather <axis = 0> (allowed, step)
+  open_logits = Add (logits, allowed_here)
+  highest = ReduceMax <axes = [-1], keepdims = 1> (open_logits)
+  is_highest = Equal (open_logits, highest)
+  candidates = Where (is_highest, ids, last_id)
+  best = ReduceMin <axes = [-1], keepdims = 0> (candidates)
   said = Cast <to = 6> (best)
-  certainty = ReduceMax <axes = [-1], keepdims = 0> (probabilities)
+  open_probabilities = Add (probabilities, allowed_here)
+  certainty = ReduceMax <axes = [-1], keepdims = 0> (open_probabilities)
 
   is_here = Equal (columns, step)
   was_running = Unsqueeze (running, axis1)
@@ -252,8 +261,8 @@ _LOOPED = _Dialect(
 
 
 def launched_step(*, ctc: bool) -> GraphProto:
-    """Memory and state -> each of the state with `_next`, and `going`, 1 while any word runs; values are folded."""
-    memory, state = memory_types(ctc=ctc), state_types(ctc=ctc)
+    """Memory, ALLOWED, state -> each of the state with `_next`; `going`, 1 while any word runs; values are folded."""
+    memory, state = memory_types(ctc=ctc) | {ALLOWED: "float[T, K]"}, state_types(ctc=ctc)
     return _LAUNCHED.write({**memory, **state}, {**_named("{}_next", state), "going": "int32[1]"}, ctc=ctc)
 
 

@@ -12,6 +12,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ..graph.edit import copy_model, drop_unread_weights, set_nodes
+from ..graph.step import ALLOWED
 
 _PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 _EXACT = frozenset({"Cast", "ReduceMax", "ReduceSum", "Sigmoid", "Softmax", "Tanh"})  # float32 whatever comes in
@@ -28,10 +29,10 @@ def score_nodes(graph: GraphProto) -> frozenset[str]:
 
 
 def exact_nodes(graph: GraphProto) -> frozenset[str]:
-    """Names of the nodes that compute in float32: attention from scores to softmax, and what CTC says.
+    """Names of the nodes that compute in float32: attention from scores to softmax, the choice, and what CTC says.
 
-    CTC multiplies probabilities of many columns, far below what half precision has: exact is all between its last
-    product with weights and what a step or the next one reads.
+    What is not allowed is far below what half precision holds. CTC multiplies probabilities of many columns, as far
+    below: exact is all between its last product with weights and what a step or the next one reads.
     """
     weights = {tensor.name for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
@@ -43,7 +44,17 @@ def exact_nodes(graph: GraphProto) -> frozenset[str]:
             continue
         found.add(node.name)
         waiting += node.input
-    return score_nodes(graph) | found
+    return score_nodes(graph) | _choosing_nodes(graph) | found
+
+
+def _choosing_nodes(graph: GraphProto) -> frozenset[str]:
+    """Names of the nodes from what is allowed to the id that is chosen, and to its probability."""
+    reached, found = {ALLOWED}, set()
+    for node in graph.node:
+        if node.op_type != "Cast" and not reached.isdisjoint(node.input):
+            reached.update(node.output)
+            found.add(node.name)
+    return frozenset(found)
 
 
 def _summed(graph: GraphProto) -> frozenset[str]:

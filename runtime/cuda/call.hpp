@@ -29,7 +29,7 @@ struct DecodeCall {
     const void* position;     // [N, T, F], bias included
     const float* labels;      // probability of each class in each column; or null
     const float* blanks;      // and of none
-    const float* allowed;     // [T or 1, K], added to the logits; or null
+    const float* allowed;     // [T or 1, K], added to what a token is chosen by, not to its score; or null
 
     const float* table;            // [V, D, 4] the token's share of the lower layer's gates, biases included
     const void* lower;             // [D, 4, D] unit, gate (input, forget, output, cell), input
@@ -41,7 +41,7 @@ struct DecodeCall {
     int* tokens;    // [N, T] results, which may lie in mapped host memory
     float* scores;  // [N, T]
     int* lengths;   // [N] steps of each word, its end token included; written last, so that a host may wait for it
-    float* logits;  // [N, T, K] before the mask, for tests; or null
+    float* logits;  // [N, T, K] before CTC has its say, for tests; or null
 
     void* scratch;      // of launches without clusters: zero when allocated, the kernels' own after that
     int scratch_slots;  // of 8 bytes, behind its first 16 bytes

@@ -239,9 +239,6 @@ class Decode {
         }
         const long long here = static_cast<long long>(first_ + row) * call_.steps + step;
         if (call_.logits && rank_ == 0) call_.logits[here * call_.classes + id] = sum;
-        if (call_.allowed_rows > 0) {
-            sum += load(call_.allowed + (call_.allowed_rows > 1 ? step : 0) * call_.classes + id);
-        }
         const int index = row * call_.classes + id;
         shared_.logits[index] = sum;
         if (call_.columns > 0) shared_.prefixes[index] = exchange_.take(shared_.prefix_slots + index);
@@ -291,26 +288,39 @@ class Decode {
     RS_DEVICE void say(int row, int step) const {
         float* const logits = shared_.logits + row * call_.classes;
         if (call_.columns > 0) join(logits, shared_.prefixes + row * call_.classes);
-        float most = logits[0];
+        const int likeliest = highest(logits, nullptr);
+        int best = likeliest;
+        if (call_.allowed_rows > 0) {
+            best = highest(logits, call_.allowed + (call_.allowed_rows > 1 ? step : 0) * call_.classes);
+        }
+        const float most = logits[likeliest];
+        float sum = 0;  // among all, so that the score says how much was forced
+        for (int id = warp_lane(); id < call_.classes; id += C::kWarp) sum += exponential(logits[id] - most);
+        sum = warp_sum<C>(sum);
+        if (warp_lane() != 0) return;
+        shared_.last[row] = step > 0 ? shared_.token[row] : -1;
+        shared_.token[row] = best;
+        shared_.said[row * call_.steps + step] = best;
+        shared_.sure[row * call_.steps + step] = exponential(logits[best] - most) / sum;
+        if (best == call_.end_id) shared_.length[row] = step + 1;
+    }
+
+    // The id of the highest logit, what is allowed added where that is given; by a whole warp.
+    RS_DEVICE int highest(const float* logits, const float* allowed) const {
+        float most = 0;
         int best = call_.classes;
         for (int id = warp_lane(); id < call_.classes; id += C::kWarp) {
-            if (best == call_.classes || logits[id] > most) most = logits[id], best = id;
+            const float logit = logits[id] + (allowed ? load(allowed + id) : 0.0f);
+            if (best == call_.classes || logit > most) most = logit, best = id;
         }
         for (int lanes = C::kWarp / 2; lanes > 0; lanes /= 2) {  // of equal ones the first, as ArgMax does
             const float other = shuffle_xor(most, lanes);
             const int id = static_cast<int>(shuffle_xor(static_cast<float>(best), lanes));
-            if (other > most || (other == most && id < best)) most = other, best = id;
+            if (id < call_.classes && (best == call_.classes || other > most || (other == most && id < best))) {
+                most = other, best = id;
+            }
         }
-        float sum = 0;
-        for (int id = warp_lane(); id < call_.classes; id += C::kWarp) sum += exponential(logits[id] - most);
-        sum = warp_sum<C>(sum);
-        if (warp_lane() != 0) return;
-        best = best < call_.classes ? best : call_.end_id;  // of numbers that are none; the score says so
-        shared_.last[row] = step > 0 ? shared_.token[row] : -1;
-        shared_.token[row] = best;
-        shared_.said[row * call_.steps + step] = best;
-        shared_.sure[row * call_.steps + step] = 1.0f / sum;
-        if (best == call_.end_id) shared_.length[row] = step + 1;
+        return best;
     }
 
     // Logits, attention's weight in them already, become joint scores; by a whole warp.

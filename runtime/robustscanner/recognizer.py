@@ -1,6 +1,6 @@
 """Pictures to text."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -22,6 +22,8 @@ from robustscanner.spec import ModelSpec
 from robustscanner.words import Lexicon, WordList
 
 Expected = Constraint | WordList  # what may be read
+
+Run = Callable[[slice, Allowed | None], tuple[Tokens, Scores]]  # of some rows of what there is to read
 
 DEFAULT_BATCH = 16  # pictures: a guess, not measured yet
 
@@ -141,11 +143,12 @@ class Recognizer:
                 may be changed again when this returns.
             regions: one word each: (x, y, width, height) in whole pixels, or four points (x, y), clockwise from where
                 the word begins at its top; so they may be turned, or seen at an angle.
-            constraint: what each text may be; the recogniser's own when left out. Not for a picture on the GPU.
+            constraint: what each text may be; the recogniser's own when left out.
             stream: handle of the CUDA stream that fills a picture on the GPU, if it does not say so itself.
 
         Raises:
             ImageError: a picture or regions that cannot be read.
+            ConstraintError: the model or engine cannot heed the constraint.
             EngineError: the engine failed, or is not one for TensorRT and the picture lies on the GPU.
         """
         if is_on_host(picture):
@@ -153,8 +156,10 @@ class Recognizer:
         run = getattr(self._session, "run_regions", None)
         if run is None:
             raise EngineError("only a TensorRT engine reads from a GPU; copy the crops to the host, and use read_batch")
-        rows = zip(*run(picture, regions, stream=stream), strict=True)
-        return [self._reading(*row) for row in rows]
+        automaton = self._automaton(constraint or self._constraint)
+        return list(
+            self._say(lambda rows, allowed: run(picture, regions[rows], allowed=allowed, stream=stream), automaton)
+        )
 
     def read_each(
         self, images: Iterable[Picture], *, constraint: Expected | None = None
@@ -180,8 +185,8 @@ class Recognizer:
             return None
         if not self._session.can_constrain:
             raise ConstraintError(
-                "this engine takes no constraint: build it again with convert/build_engine.py for ONNX Runtime, "
-                "from a model that is exported again with convert/export_onnx.py"
+                "this engine is older than constraints and takes none: build it again with convert/build_engine.py, "
+                "or export the model again with convert/export_onnx.py"
             )
         return constraint.automaton(self.spec)
 
@@ -204,12 +209,8 @@ class Recognizer:
         readings: dict[int, Reading] = {}
         for rows, wide in same_width(widths.tolist(), self.spec.input):
             part = canvases if len(rows) == len(widths) else canvases[rows]
-            batch = np.ascontiguousarray(part[:, :, :wide]), widths[rows]
-            if isinstance(automaton, Lexicon):
-                said: Iterable[Reading] = self._best_words(*batch, automaton)
-            else:
-                said = map(self._reading, *self._run(*batch, automaton))
-            readings |= zip(rows.tolist(), said, strict=True)
+            run = self._run(np.ascontiguousarray(part[:, :, :wide]), widths[rows])
+            readings |= zip(rows.tolist(), self._say(run, automaton), strict=True)
         return [readings[row] for row in range(len(widths))]
 
     def _reading(self, tokens: Tokens, scores: Scores) -> Reading:
@@ -219,32 +220,39 @@ class Recognizer:
     def _score(self, product: float) -> float:
         return float(product ** (1 / self.spec.network.score_temperature))
 
-    def _best_words(self, canvases: Images, widths: Widths, lexicon: Lexicon) -> Iterator[Reading]:
+    def _run(self, canvases: Images, widths: Widths) -> Run:
+        return lambda rows, allowed: self._session.run(canvases[rows], widths[rows], allowed)
+
+    def _say(self, run: Run, automaton: Automaton | Lexicon | None) -> Iterable[Reading]:
+        if isinstance(automaton, Lexicon):
+            return self._best_words(run, automaton)
+        return map(self._reading, *self._heed(run, automaton))
+
+    def _best_words(self, run: Run, lexicon: Lexicon) -> Iterator[Reading]:
         """All at once freely; then a picture at a time, for as long as another word of the list may be better."""
-        for row, (tokens, scores) in enumerate(zip(*self._session.run(canvases, widths), strict=True)):
-            found = lexicon.search(
-                tokens, scores, partial(self._read_again, canvases[row : row + 1], widths[row : row + 1])
-            )
+        for row, (tokens, scores) in enumerate(zip(*run(slice(None), None), strict=True)):
+            found = lexicon.search(tokens, scores, partial(self._read_again, run, row))
             text = self._charset.text(found.ids)
             free, others = self._reading(tokens, scores), self._score(found.others)
             yield WordReading(text, self._score(found.probability), free, others)
 
-    def _read_again(self, canvas: Images, width: Widths, mask: Allowed) -> tuple[Tokens, Scores]:
-        tokens, scores = self._session.run(canvas, width, mask)
+    @staticmethod
+    def _read_again(run: Run, row: int, mask: Allowed) -> tuple[Tokens, Scores]:
+        tokens, scores = run(slice(row, row + 1), mask)
         return tokens[0], scores[0]
 
-    def _run(self, canvases: Images, widths: Widths, automaton: Automaton | None) -> tuple[Tokens, Scores]:
+    def _heed(self, run: Run, automaton: Automaton | None) -> tuple[Tokens, Scores]:
         """Tokens and scores, (N, T) each.
 
         What may follow depends on what stands before, but a run only knows places. So a word that comes out with a
         forbidden turn is read again with all before the turn fixed: then the place is exact, and it turns rightly.
         """
         if automaton is None:
-            return self._session.run(canvases, widths)
-        tokens, scores = self._session.run(canvases, widths, automaton.mask())
+            return run(slice(None), None)
+        tokens, scores = run(slice(None), automaton.mask())
         for row in range(len(tokens)):
             while not automaton.accepts(ids := self._charset.ids(tokens[row])):
                 fixed = automaton.mask(ids[: automaton.known(ids)])
                 here = slice(row, row + 1)
-                tokens[here], scores[here] = self._session.run(canvases[here], widths[here], fixed)
+                tokens[here], scores[here] = run(here, fixed)
         return tokens, scores

@@ -19,7 +19,7 @@ Tensors sized(Tensors tensors, int size) {
 Tensors state_of(const Plan& encoder, const Plan& decoder) {
     Tensors state;
     for (const auto& [name, tensor] : decoder.inputs()) {
-        if (!encoder.outputs().count(name)) state[name] = tensor;
+        if (!encoder.outputs().count(name) && name != allowed_input) state[name] = tensor;
     }
     return state;
 }
@@ -132,6 +132,13 @@ void Rig::reserve(const std::vector<int>& buckets) {
         text_host = host_memory(largest.state.text_bytes);
         flags = host_memory(sizeof(std::int32_t) * static_cast<std::size_t>(steps));
     }
+    if (can_constrain()) {
+        const auto bytes = decoder.inputs().at(allowed_input).size_bytes();
+        allowed_host = host_memory(bytes);
+        std::memset(allowed_host.get(), 0, bytes);
+        allowed = device_memory(bytes);
+        check_cuda(cudaMemcpy(allowed.get(), allowed_host.get(), bytes, cudaMemcpyHostToDevice));
+    }
     for (int parity = 0; parity < 2; ++parity) {
         if (shared) {
             states_host[parity] = host_memory(largest.state.size_bytes);
@@ -143,6 +150,23 @@ void Rig::reserve(const std::vector<int>& buckets) {
     }
 }
 
+void Rig::allow(const Allowed& choices) {
+    if (choices.empty() && !constrained) return;
+    const auto bytes = decoder.inputs().at(allowed_input).size_bytes();
+    if (!choices.empty() && choices.size() * sizeof(float) != bytes) {
+        throw EngineError("given " + std::to_string(choices.size()) + " numbers of what is allowed, not " +
+                          std::to_string(bytes / sizeof(float)) + "; see Session::run");
+    }
+    // The last copy from here is over, as each run waits for what is behind that.
+    if (choices.empty()) {
+        std::memset(allowed_host.get(), 0, bytes);
+    } else {
+        std::memcpy(allowed_host.get(), choices.data(), bytes);
+    }
+    check_cuda(cudaMemcpyAsync(allowed.get(), allowed_host.get(), bytes, cudaMemcpyHostToDevice, stream.get()));
+    constrained = !choices.empty();
+}
+
 Bucket::Bucket(Rig& rig, int size)
     : rig_(rig),
       size_(static_cast<std::size_t>(size)),
@@ -151,8 +175,12 @@ Bucket::Bucket(Rig& rig, int size)
       steps_{rig.decoder.context(), rig.decoder.context()} {
     step_inputs_ = layouts_.memory.tensors;
     step_inputs_.insert(layouts_.state.tensors.begin(), layouts_.state.tensors.end());
-    const auto remembered = layouts_.memory.at(rig.memory.get());
+    auto remembered = layouts_.memory.at(rig.memory.get());
     encoder_wiring_ = merged(layouts_.inputs.at(rig.inputs_address), remembered);
+    if (rig.can_constrain()) {
+        step_inputs_[allowed_input] = rig.decoder.inputs().at(allowed_input);
+        remembered[allowed_input] = rig.allowed.get();
+    }
     for (int parity = 0; parity < 2; ++parity) {
         Wiring results = {{"going", rig.going_address}};
         for (const auto& [name, address] : layouts_.state.at(rig.states_address[1 - parity])) {

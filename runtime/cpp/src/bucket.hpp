@@ -43,6 +43,12 @@ struct Rig {
     // Takes all the memory that the session will ever need, but for what TensorRT's contexts take themselves.
     void reserve(const std::vector<int>& buckets);
 
+    // Whether a step takes what is allowed, as older ones do not.
+    bool can_constrain() const { return decoder.inputs().count(allowed_input) != 0; }
+
+    // Queues what texts may be from now on, where that changes.
+    void allow(const Allowed& choices);
+
     const ModelSpec spec;
     const int steps;                    // the most of a word
     const bool shared;                  // CPU and GPU share their memory
@@ -50,8 +56,9 @@ struct Rig {
     Stream stream;
     std::unique_ptr<nvinfer1::IRuntime> runtime;  // has to outlive the plans
     Plan encoder, decoder;
-    DeviceMemory scratch, inputs, memory, going, states[2];
-    HostMemory inputs_host, text_host, flags, states_host[2], going_host;
+    DeviceMemory scratch, inputs, memory, going, allowed, states[2];
+    HostMemory inputs_host, text_host, flags, states_host[2], going_host, allowed_host;
+    bool constrained = false;           // not everything is allowed now
     std::map<int, DeviceMemory> fresh;  // a state before the first step, by batch size: a reset is one copy
     std::vector<Event> events;          // one for each block, and the last for the result
     std::uint8_t *inputs_address, *going_address, *states_address[2];

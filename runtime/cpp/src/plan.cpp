@@ -126,7 +126,7 @@ void check_tensor(const Plan& plan, const Tensors& tensors, const std::string& n
 void check_state(const Plan& encoder, const Plan& decoder) {
     std::set<std::string> wanted = {"going"};
     for (const auto& [name, tensor] : decoder.inputs()) {
-        if (encoder.outputs().count(name)) continue;
+        if (encoder.outputs().count(name) || name == allowed_input) continue;
         const auto next = decoder.outputs().find(name + "_next");
         wanted.insert(name + "_next");
         if (next != decoder.outputs().end() && next->second.type != tensor.type) {
@@ -284,6 +284,10 @@ void check_plans(const Plan& encoder, const Plan& decoder, const ModelSpec& spec
     check_tensor(decoder, decoder.inputs(), "step", one);
     check_tensor(decoder, decoder.inputs(), "token", ids);
     check_tensor(decoder, decoder.inputs(), "running", ids);
+    if (decoder.inputs().count(allowed_input)) {
+        const std::int64_t classes = spec.charset.class_count;
+        check_tensor(decoder, decoder.inputs(), allowed_input, {{steps, classes}, DataType::kFLOAT});
+    }
     check_tensor(decoder, decoder.outputs(), "going", one);
     for (const auto& [name, tensor] : encoder.outputs()) {
         const auto taken = decoder.inputs().find(name);

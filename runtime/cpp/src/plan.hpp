@@ -28,6 +28,9 @@ struct Tensor {
 using Tensors = std::map<std::string, Tensor>;
 using Wiring = std::map<std::string, std::uint8_t*>;  // tensor name -> device address
 
+// An input of a step that is neither the encoder's nor the step's own; older engines lack it.
+constexpr auto allowed_input = "allowed";
+
 // For example "10.3.0"; of the library that is loaded.
 std::string tensorrt_version();
 

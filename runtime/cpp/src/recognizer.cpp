@@ -66,8 +66,8 @@ std::shared_ptr<const Automaton> Recognizer::automaton(const Constraint& constra
     if (constraint.empty()) return automaton_;
     if (!session_->can_constrain()) {
         throw ConstraintError(
-            "this engine takes no constraint: build it again with convert/build_engine.py for ONNX Runtime, from a "
-            "model that is exported again with convert/export_onnx.py");
+            "this engine is older than constraints and takes none: build it again with convert/build_engine.py, or "
+            "export the model again with convert/export_onnx.py");
     }
     return std::make_shared<Automaton>(constraint, spec());
 }

@@ -47,6 +47,8 @@ class Worker {
     ~Worker() { cudaStreamSynchronize(rig_.stream.get()); }  // nothing may run any more when memory goes
 
     int largest() const { return buckets_.back(); }
+    bool can_constrain() const { return rig_.can_constrain(); }
+    void allow(const Allowed& allowed) { rig_.allow(allowed); }
     const Schedule& schedule() const { return schedule_; }
 
     // Reads at most the largest bucket's pictures.
@@ -111,6 +113,7 @@ class TensorRTSession : public Session {
 
     const ModelSpec& spec() const override { return spec_; }
     std::optional<int> max_batch() const override { return worker_->largest(); }
+    bool can_constrain() const override { return worker_->can_constrain(); }
 
     std::string description() const override {
         const auto& schedule = worker_->schedule();
@@ -119,7 +122,7 @@ class TensorRTSession : public Session {
                ", lookahead=" + std::to_string(schedule.lookahead);
     }
 
-    Result run(const Canvases& canvases, const Allowed& /*nothing, for it says that it cannot*/) override {
+    Result run(const Canvases& canvases, const Allowed& allowed) override {
         const std::lock_guard<std::mutex> lock(mutex_);
         const auto steps = static_cast<std::size_t>(spec_.network.max_length);
         const auto largest = static_cast<std::size_t>(worker_->largest());
@@ -127,6 +130,7 @@ class TensorRTSession : public Session {
                       std::vector<float>(canvases.count() * steps)};
         explained([&] {
             const OnDevice current(device_);
+            worker_->allow(allowed);
             for (std::size_t start = 0; start < canvases.count(); start += largest) {
                 worker_->read(canvases, start, std::min(largest, canvases.count() - start), result);
             }

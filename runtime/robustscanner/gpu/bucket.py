@@ -15,9 +15,9 @@ from robustscanner.errors import EngineError
 from robustscanner.gpu.crops import Cropper, DevicePicture
 from robustscanner.gpu.decoding import StepTimes
 from robustscanner.gpu.device import ALIGNMENT_BYTES, Bytes, Gpu, Launch, Recorder, RecordingError, first_line
-from robustscanner.gpu.plan import Context, Plan, Shapes, Tensor, Tensors
+from robustscanner.gpu.plan import ALLOWED, Context, Plan, Shapes, Tensor, Tensors
 from robustscanner.regions import Words
-from robustscanner.session import Images, Scores, Tokens, Widths
+from robustscanner.session import Allowed, Images, Scores, Tokens, Widths
 from robustscanner.spec import ModelSpec
 
 _WARM_UP_ROUNDS = 5
@@ -77,16 +77,18 @@ class Layouts:
     inputs: Layout
     memory: Layout  # what the encoder gives
     state: Layout  # what a step changes
+    allowed: Layout  # what a step may say; of older engines nothing, which is everything
 
     @classmethod
     def of(cls, encoder: Plan, decoder: Plan, size: Size) -> "Layouts":
         """What is the encoder's and what a step's own is seen from the plans, whatever the model carries along."""
         inputs = Layout.of({name: _sized(tensor, size) for name, tensor in encoder.inputs.items()})
         memory = Layout.of(encoder.outputs_for(inputs.shapes))
-        names = [name for name in decoder.inputs if name not in memory.tensors]
+        names = [name for name in decoder.inputs if name not in memory.tensors and name != ALLOWED]
         names.sort(key=lambda name: _TEXT.index(name) if name in _TEXT else len(_TEXT))
         state = Layout.of({name: _alike(decoder, name, size, memory) for name in names})
-        return cls(inputs, memory, state)
+        allowed = Layout.of({name: tensor for name, tensor in decoder.inputs.items() if name == ALLOWED})
+        return cls(inputs, memory, state, allowed)
 
 
 def _sized(tensor: Tensor, size: Size) -> Tensor:
@@ -133,6 +135,21 @@ class Buffers:
         self.text = gpu.host_memory(max(layout.state.end_of(_TEXT[-1]) for layout in layouts))
         flag, self.going = gpu.shared_memory(ALIGNMENT_BYTES)
         self.flag = flag[:4].view(np.int32)  # one for all steps, as it only ever falls: what was 0 stays 0
+        self._allowed_host = gpu.host_memory(sum(tensor.size_bytes for tensor in layouts[0].allowed.tensors.values()))
+        self._allowed_host[:] = 0
+        self.allowed = gpu.filled_memory({0: self._allowed_host})[0]
+        self.constrained = False
+
+    def allow(self, allowed: Allowed | None, gpu: Gpu) -> None:
+        """Queues what texts may be from now on, where that changes."""
+        if allowed is None and not self.constrained:
+            return
+        held = self._allowed_host.view(np.float32)  # its last copy is over, as each run waits for what is behind that
+        wanted = np.zeros_like(held) if allowed is None else allowed.reshape(-1)
+        if not np.array_equal(held, wanted):
+            held[:] = wanted
+            gpu.drv.memcpy_htod_async(self.allowed, self._allowed_host, gpu.stream)
+        self.constrained = allowed is not None
 
     def fill(self, inputs: Layout, images: Images, valid_width: Widths) -> None:
         """Puts pictures into the input slab; rows left over repeat the last picture, and so end when it does."""
@@ -340,14 +357,15 @@ class Bucket:
     def _wire(self) -> tuple[Launch, list[Launch]]:
         """The encoder's launch and the two of a step."""
         inputs, memory, state = self._layouts.inputs, self._layouts.memory, self._layouts.state
-        remembered = memory.at(self._buffers.memory)
+        allowed, remembered = self._layouts.allowed, memory.at(self._buffers.memory)
         encode = partial(self._encoder.execute, inputs.shapes, inputs.at(self._buffers.inputs) | remembered)
-        shapes = {**memory.shapes, **state.shapes}
+        shapes = {**memory.shapes, **allowed.shapes, **state.shapes}
+        given = remembered | allowed.at(self._buffers.allowed)
         first, second = (state.at(address) for address in self._buffers.states)
         steps: list[Launch] = []
         for context, now, after in zip(self._steps, (first, second), (second, first), strict=True):
             results = {f"{name}_next": address for name, address in after.items()} | {"going": self._buffers.going}
-            steps.append(partial(context.execute, shapes, remembered | now | results))
+            steps.append(partial(context.execute, shapes, given | now | results))
         return encode, steps
 
     def _queue_start(self) -> None:

@@ -77,8 +77,8 @@ class KernelDecoder:
         launch = next(iter(self._launches.values()))
         return f"decode kernel, {launch.groups} x {BLOCKS_OF_GROUP} blocks"
 
-    def call(self, size: Size, layouts: Layouts, memory: int) -> DecodeCall:
-        """What the kernel is told to read the encoder's results at an address."""
+    def call(self, size: Size, layouts: Layouts, memory: int, allowed: int | None) -> DecodeCall:
+        """What the kernel is told to read the encoder's results at an address; and what is allowed, at another."""
         charset, steps = self._spec.charset, self._spec.network.max_length
         sizes, launch = _sizes(size, layouts, self._spec), self._launches[size]
         call = DecodeCall(groups=launch.groups, tile=launch.tile, **asdict(sizes))
@@ -93,6 +93,7 @@ class KernelDecoder:
             setattr(call, name, address)
         if sizes.columns:
             _say_columns(call, addresses, self._spec)
+        call.allowed_rows, call.allowed = (0, None) if allowed is None else (steps, allowed)
         call.tokens = self._results
         call.scores = call.tokens + 4 * size.pictures * steps
         call.lengths = call.scores + 4 * size.pictures * steps
@@ -171,8 +172,12 @@ class KernelBucket:
         inputs, memory, buffers = self._layouts.inputs, self._layouts.memory, rig.buffers
         wiring = inputs.at(buffers.inputs) | memory.at(buffers.memory)
         self._encode = partial(self._encoder.execute, inputs.shapes, wiring)
-        self._call = decoder.call(size, self._layouts, buffers.memory)
-        self._graphs: dict[bool, Any] = {}  # by whether the pictures are there already
+        self._calls = {  # by whether there is a constraint
+            constrained: decoder.call(size, self._layouts, buffers.memory, buffers.allowed if constrained else None)
+            for constrained in (False, True)
+        }
+        # By whether the pictures are there already, and by whether there is a constraint.
+        self._graphs: dict[tuple[bool, bool], Any] = {}
         self._drawn = False
 
     def fill(self, images: Images, valid_width: Widths) -> None:
@@ -185,8 +190,6 @@ class KernelBucket:
         inputs = self._layouts.inputs
         places, (size, height, width, _) = inputs.at(self._rig.buffers.inputs), inputs.shapes["images"]
         cropper.draw(picture, words, places["images"], places["valid_width"], (size, height, width))
-        if True not in self._graphs:
-            self._graphs[True] = self._rig.tape.record(self._encoder, self._queue_reading)
         self._drawn = True
 
     def prepare(self, _: int) -> None:
@@ -194,15 +197,13 @@ class KernelBucket:
         self.forget()
         self._queue()
         self._rig.gpu.stream.synchronize()
-        self._graphs[False] = self._rig.tape.record(self._encoder, self._queue)
+        self._recorded()
 
     def read(self, tokens: Tokens, scores: Scores) -> None:
         """Reads the pictures that are there, to the end of each word, into the rows given."""
-        recorded = self._graphs.get(self._drawn)
+        recorded = self._recorded()
         if recorded is not None:
             self._rig.tape.replay(recorded)
-        elif self._drawn:
-            self._queue_reading()
         else:
             self._queue()
         done = self._rig.events[0]
@@ -221,13 +222,19 @@ class KernelBucket:
                 self._rig.tape.free(recorded)
         self._graphs = {}
 
-    def _queue(self) -> None:
-        self._rig.buffers.queue_inputs(self._layouts.inputs, self._rig.gpu)
-        self._queue_reading()
+    def _recorded(self) -> Any:
+        """The recording of such a run, made when it is first needed; None where that is not possible."""
+        kind = self._drawn, self._rig.buffers.constrained
+        if kind not in self._graphs:
+            self._graphs[kind] = self._rig.tape.record(self._encoder, self._queue)
+        return self._graphs[kind]
 
-    def _queue_reading(self) -> None:
+    def _queue(self) -> None:
+        buffers = self._rig.buffers
+        if not self._drawn:
+            buffers.queue_inputs(self._layouts.inputs, self._rig.gpu)
         self._encode()
-        self._decoder.launch(self._size, self._call)
+        self._decoder.launch(self._size, self._calls[buffers.constrained])
 
 
 def _bindings() -> Any:

@@ -28,6 +28,8 @@ _CURES = {
     "tensorrt-rtx": "pip install tensorrt-rtx",
 }
 
+ALLOWED = "allowed"  # an input of a step that is neither the encoder's nor the step's own; older engines lack it
+
 Wiring = Mapping[str, int]  # tensor name -> device address
 
 logger = logging.getLogger(__name__)
@@ -267,11 +269,15 @@ def _check_plans(encoder: Plan, decoder: Plan, spec: ModelSpec) -> None:
     wanted |= dict.fromkeys(("token", "running"), (np.int32, (-1,)))
     for name, (kind, shape) in wanted.items():
         _check_tensor(decoder, decoder.inputs, name, Tensor(shape, np.dtype(kind)))
+    if ALLOWED in decoder.inputs:
+        choices = (steps, spec.charset.class_count)
+        _check_tensor(decoder, decoder.inputs, ALLOWED, Tensor(choices, np.dtype(np.float32)))
     _check_tensor(decoder, decoder.outputs, "going", Tensor((1,), np.dtype(np.int32)))
     for name, tensor in encoder.outputs.items():
         if name not in decoder.inputs or decoder.inputs[name].dtype != tensor.dtype:
             raise EngineError(f"{decoder.name}: takes no {name} of {tensor.dtype}, which the encoder gives; {REBUILD}")
-    state = {name: tensor for name, tensor in decoder.inputs.items() if name not in encoder.outputs}
+    others = {*encoder.outputs, ALLOWED}
+    state = {name: tensor for name, tensor in decoder.inputs.items() if name not in others}
     if set(decoder.outputs) != {"going", *(f"{name}_next" for name in state)}:
         raise EngineError(f"{decoder.name}: gives {sorted(decoder.outputs)} for {sorted(state)}; {REBUILD}")
     for name, tensor in state.items():

@@ -36,7 +36,7 @@ from robustscanner.gpu.device import (
     is_lost,
 )
 from robustscanner.gpu.kernel_decoder import KernelBucket, KernelDecoder
-from robustscanner.gpu.plan import REBUILD, Library, Plan, import_tensorrt, open_plans
+from robustscanner.gpu.plan import ALLOWED, REBUILD, Library, Plan, import_tensorrt, open_plans
 from robustscanner.regions import Words, describe
 from robustscanner.session import (
     Allowed,
@@ -76,8 +76,6 @@ class TensorRTSession:
         EngineError: no GPU, a missing library, plans that cannot be opened or are none of ours, too little memory.
     """
 
-    can_constrain = False  # the step of its plans takes no mask yet
-
     def __init__(
         self,
         plans: Sequence[Path],
@@ -105,6 +103,7 @@ class TensorRTSession:
             self._finalize()
             raise
         self.max_batch: int | None = self._worker.buckets[-1]
+        self.can_constrain = self._worker.can_constrain
         logger.info("%s: %s, %s, %s", self.path, spec.name, library, self._worker.kernel or self._worker.schedule)
 
     def __enter__(self) -> "TensorRTSession":
@@ -120,26 +119,29 @@ class TensorRTSession:
 
     def run(self, images: Images, valid_width: Widths, allowed: Allowed | None = None) -> tuple[Tokens, Scores]:
         """See `session.Session.run`; any number of pictures, cut into runs that the engine can take."""
-        if allowed is not None:
-            raise EngineError(f"{self.path}: TensorRT engines take no constraint yet; read with ONNX Runtime")
         with self._lock:
             if not self._finalize.alive:
                 raise EngineError(f"{self.path}: already closed; open it again")
             _check_input(self.path, self.spec, images, valid_width)
+            self._check_allowed(allowed)
             tokens = np.empty((len(images), self.spec.network.max_length), np.int32)
             scores = np.empty(tokens.shape, np.float32)
             with self._explained(), self._gpu.current():
+                self._worker.allow(allowed)
                 for rows in chunks(len(images), self._worker.buckets[-1]):
                     self._worker.read(images[rows], valid_width[rows], tokens[rows], scores[rows])
                 check_result(self.spec, len(images), tokens, scores)
             return tokens, scores
 
-    def run_regions(self, picture: Any, regions: Sequence[Any], *, stream: int | None = None) -> tuple[Tokens, Scores]:
+    def run_regions(
+        self, picture: Any, regions: Sequence[Any], *, allowed: Allowed | None = None, stream: int | None = None
+    ) -> tuple[Tokens, Scores]:
         """Reads words of a picture that lies on the GPU; it may be changed again when this returns.
 
         Args:
             picture: see `crops.DevicePicture.of`.
             regions: see `regions.describe`.
+            allowed: see `session.Session.run`.
             stream: handle of the CUDA stream that fills the picture, if it does not say so itself.
 
         Raises:
@@ -149,6 +151,7 @@ class TensorRTSession:
         with self._lock:
             if not self._finalize.alive:
                 raise EngineError(f"{self.path}: already closed; open it again")
+            self._check_allowed(allowed)
             tokens = np.empty((len(regions), self.spec.network.max_length), np.int32)
             scores = np.empty(tokens.shape, np.float32)
             with self._explained(), self._gpu.current():
@@ -156,9 +159,20 @@ class TensorRTSession:
                 words = describe(regions, *found.shape[:2], self.spec.input)
                 if found.stream is not None:
                     self._gpu.wait_for(found.stream)
+                self._worker.allow(allowed)
                 self._worker.read_words(found, words, tokens, scores)
                 check_result(self.spec, len(regions), tokens, scores)
             return tokens, scores
+
+    def _check_allowed(self, allowed: Allowed | None) -> None:
+        if allowed is None:
+            return
+        if not self.can_constrain:
+            raise EngineError(f"{self.path}: older than constraints, and takes none; {REBUILD}")
+        wanted = (self.spec.network.max_length, self.spec.charset.class_count)
+        if allowed.shape != wanted or allowed.dtype != np.float32:
+            found = f"{allowed.dtype} {list(allowed.shape)}"
+            raise EngineError(f"{self.path}: allowed is {found}, not float32 {list(wanted)}; see Session.run")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -220,10 +234,15 @@ class _Worker:
         self._prepared: dict[Size, Bucket | KernelBucket] = {}
         self._cropper: Cropper | None = None
         self.kernel = _open_kernel(self._rig, kernels, sizes, spec, options)
+        self.can_constrain = all(ALLOWED in plan.inputs for plan in (decoder, *single))
         gpu.own(self._close)
         self.schedule = Schedule(self._steps, 0) if self.kernel else self._choose_schedule(options)
         for pictures in options.prepared or (self.buckets[0], self.buckets[-1]):
             self._blank_bucket(pictures)
+
+    def allow(self, allowed: Allowed | None) -> None:
+        """What texts may be from now on."""
+        self._rig.buffers.allow(allowed, self._rig.gpu)
 
     def read(self, images: Images, valid_width: Widths, tokens: Tokens, scores: Scores) -> None:
         """Reads at most the largest bucket's pictures into the rows given."""

@@ -9,9 +9,11 @@ import pytest
 
 from convert.graph.model_file import load_model
 from convert.graph.split import split
-from convert.graph.step import MEMORY, STATE
+from convert.graph.step import ALLOWED, MEMORY, STATE
 from convert.int8.calibration import CalibrationSet, load_calibration
-from convert.trt.simulate import decode, first_state, read_simulated
+from convert.trt.half import to_half
+from convert.trt.simulate import decode, everything_allowed, first_state, read_simulated
+from robustscanner import Constraint
 from robustscanner.charset import Charset
 from robustscanner.errors import EngineError
 from robustscanner.spec import ModelSpec
@@ -44,9 +46,10 @@ def test_both_are_valid_and_say_their_shapes(graphs: Pair, spec: ModelSpec) -> N
     for graph in graphs:
         onnx.checker.check_model(graph, full_check=True)
     assert [value.name for value in encoder.graph.output] == list(MEMORY)
-    assert [value.name for value in decoder.graph.input] == [*MEMORY, *STATE]
+    assert [value.name for value in decoder.graph.input] == [*MEMORY, ALLOWED, *STATE]
     assert [value.name for value in decoder.graph.output] == [*(f"{name}_next" for name in STATE), "going"]
     shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in decoder.graph.input}
+    assert shapes[ALLOWED] == [spec.network.max_length, spec.charset.class_count]
     assert shapes["keys"] == [0, spec.network.hidden_size, 120]  # 0: the batch, the only open dimension
     assert all(0 not in shape[1:] for shape in shapes.values())
     assert [v.type.tensor_type.shape.dim[1].dim_value for v in encoder.graph.output][1] == shapes["values"][1]
@@ -63,7 +66,7 @@ def test_encoder_and_steps_equal_the_one_graph(graphs: Pair, spec: ModelSpec, ca
     inputs = {"images": calibration.canvases, "valid_width": calibration.widths}
     tokens, scores = session(onnx.load(TINY)).run(["tokens", "scores"], inputs)
     memory = dict(zip(MEMORY, session(graphs[0]).run(list(MEMORY), inputs), strict=True))
-    got, sure = decode(session(graphs[1]), memory, first_state(spec, len(tokens)))
+    got, sure = decode(session(graphs[1]), memory | {ALLOWED: everything_allowed(spec)}, first_state(spec, len(tokens)))
     assert len({tuple(row) for row in tokens}) > 4  # not all the same text
     np.testing.assert_array_equal(got, tokens)
     np.testing.assert_allclose(sure, scores, atol=2e-5)
@@ -72,9 +75,46 @@ def test_encoder_and_steps_equal_the_one_graph(graphs: Pair, spec: ModelSpec, ca
     ]
 
 
+CONSTRAINTS = (Constraint("0-9"), Constraint(pattern=r"[A-Z]{2}\d{2}[A-Z]{3}"), Constraint("a-z", length=(2, 5)))
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS, ids=str)
+@pytest.mark.parametrize("half", [False, True])
+def test_steps_choose_among_what_is_allowed(
+    graphs: Pair, spec: ModelSpec, calibration: CalibrationSet, constraint: Constraint, half: bool
+) -> None:
+    """As the one graph does; also where products are half, which cannot hold numbers as low as those."""
+    inputs, mask = (
+        {"images": calibration.canvases, "valid_width": calibration.widths},
+        constraint.automaton(spec).mask(),
+    )
+    memory = dict(zip(MEMORY, session(graphs[0]).run(list(MEMORY), inputs), strict=True)) | {ALLOWED: mask}
+    step = to_half(graphs[1], ()) if half else graphs[1]
+    got, sure = decode(session(step), memory, first_state(spec, len(calibration.widths)))
+    tokens, scores = session(onnx.load(TINY)).run(["tokens", "scores"], inputs | {ALLOWED: mask})
+    assert all(
+        mask[place, token] == 0 for row in got for place, token in enumerate(row) if token != spec.charset.pad_id
+    )
+    if not half:
+        np.testing.assert_array_equal(got, tokens)
+        np.testing.assert_allclose(sure, scores, atol=2e-5)
+    assert sure.prod(1).max() < 0.5  # it was forced
+
+
+def test_numbers_that_are_none_choose_an_id(graphs: Pair, spec: ModelSpec, calibration: CalibrationSet) -> None:
+    inputs = {"images": calibration.canvases, "valid_width": calibration.widths}
+    memory = dict(zip(MEMORY, session(graphs[0]).run(list(MEMORY), inputs), strict=True))
+    memory = {name: np.full_like(array, np.nan) for name, array in memory.items()} | {ALLOWED: everything_allowed(spec)}
+    step = session(graphs[1])
+    token, scores = step.run(["token_next", "scores_next"], {**memory, **first_state(spec, len(calibration.widths))})
+    assert (token < spec.charset.class_count).all()
+    assert np.isnan(scores[:, 0]).all()
+
+
 def test_step_stops_when_the_last_row_has_ended(graphs: Pair, spec: ModelSpec, calibration: CalibrationSet) -> None:
     inputs = {"images": calibration.canvases, "valid_width": calibration.widths}
     memory = dict(zip(MEMORY, session(graphs[0]).run(list(MEMORY), inputs), strict=True))
+    memory[ALLOWED] = everything_allowed(spec)
     step, state = session(graphs[1]), first_state(spec, len(calibration.widths))
     names = [f"{name}_next" for name in STATE]
     for count in range(1, spec.network.max_length + 1):

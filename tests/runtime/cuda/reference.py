@@ -87,12 +87,11 @@ def choices(
     sure: list[float] = []
     for step, row in enumerate(logits):
         scores = row.astype(np.float64)
-        if allowed is not None:
-            scores = scores + allowed[step if len(allowed) > 1 else 0]
         if joint is not None:
             scores = scores + ctc_weight * np.log(joint.shares() + 1e-6)
-        tokens.append(int(scores.argmax()))
-        sure.append(float(1 / np.exp(scores - scores.max()).sum()))
+        choice = scores if allowed is None else scores + allowed[step if len(allowed) > 1 else 0]
+        tokens.append(int(choice.argmax()))
+        sure.append(float(np.exp(scores[tokens[-1]] - scores.max()) / np.exp(scores - scores.max()).sum()))
         if tokens[-1] == charset.end_id:
             break
         if joint is not None:

@@ -18,6 +18,7 @@ from convert.graph.split import split
 from convert.trt.attention import fuse_attention
 from convert.trt.half import to_half
 from convert.trt.kernel_weights import decode_weights
+from robustscanner import Constraint, Recognizer
 from robustscanner.errors import EngineError
 from robustscanner.gpu import tensorrt_session
 from robustscanner.gpu.device import Gpu
@@ -153,6 +154,25 @@ def test_words_that_are_drawn_on_the_gpu(
                 session.run(images[::-1], widths[::-1])
 
 
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_constraints(bundle: Path, reference: OnnxSession, cuda_graphs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after another, and none in between; texts, and the scores among all letters."""
+    plate, words = Constraint(pattern=r"[A-Z]{2}\d{2}[A-Z]{3}"), CROPS[:3]
+    kinds = [None, plate, Constraint("a-z", length=(2, 6)), Constraint(pattern="(ab|ba)+", length=4), None]
+    with Recognizer(EDGE) as recognizer:
+        expected = [recognizer.read_batch(words, constraint=constraint) for constraint in kinds]
+    with installed(FakeGpu()) as gpu:
+        teach(gpu)
+        with open_(bundle, reference, cuda_graphs=cuda_graphs, decoder="kernel") as session:
+            monkeypatch.setattr("robustscanner.recognizer.open_engine", lambda *_: session)
+            recognizer = Recognizer(EDGE)
+            for constraint, readings in zip(kinds, expected, strict=True):
+                found = recognizer.read_batch(words, constraint=constraint)
+                assert [reading.text for reading in found] == [reading.text for reading in readings]
+                assert [r.score for r in found] == pytest.approx([r.score for r in readings], rel=0.1, abs=1e-6)
+                assert recognizer.read(words[0], constraint=constraint).text == readings[0].text
+
+
 def test_reads_without_recordings(bundle: Path, reference: OnnxSession) -> None:
     given = pictures(reference, 2)
     with installed(FakeGpu()) as gpu:
@@ -212,8 +232,12 @@ def test_joint_scoring(tmp_path: Path) -> None:
         given, folder = pictures(joint, 3), write_bundle(tmp_path, tmp_path / "joint.onnx", joint.spec, half=False)
         with installed(FakeGpu()) as gpu:
             teach(gpu)
+            digits = Constraint("0-9", length=(3, 5)).automaton(joint.spec).mask()
             with open_(folder, joint, decoder="kernel") as session:
                 assert session.run(*given)[0].tolist() == joint.run(*given)[0].tolist()
+                found, expected = (each.run(*given, digits) for each in (session, joint))
+                assert found[0].tolist() == expected[0].tolist()
+                np.testing.assert_allclose(found[1], expected[1], atol=1e-4)
 
 
 def test_where_the_memory_tells_of_ctc_columns() -> None:

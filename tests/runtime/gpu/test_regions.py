@@ -1,6 +1,7 @@
 """Words of a picture that lies on the GPU: drawn as the host draws them, and read without a copy."""
 
 import ctypes
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from fake_gpu import FakeGpu, installed, plan
 
 from convert.graph.split import split
+from robustscanner.constraint import Constraint
 from robustscanner.errors import EngineError, ImageError
 from robustscanner.gpu.tensorrt_session import TensorRTSession
 from robustscanner.onnx_session import OnnxSession
@@ -22,6 +24,7 @@ from robustscanner.recognizer import Recognizer
 from robustscanner.regions import WORD, describe
 from robustscanner.session import GpuOptions, SessionOptions
 from robustscanner.spec import InputSpec
+from robustscanner.words import WordList
 from tests.cuda_driver.driver import OFFSET
 
 ROOT = Path(__file__).parents[3]
@@ -180,6 +183,22 @@ def test_reads_what_the_host_reads(opened: Opened, picture: np.ndarray) -> None:
         assert calls["cuLaunchKernel"] == 4
         assert calls["cuMemcpyHtoD"] == 0
         on_gpu.memory.free()
+
+
+def test_reads_what_is_allowed(opened: Opened, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, _ = opened
+    monkeypatch.setattr("robustscanner.recognizer.open_engine", lambda *_: session)
+    kinds, boxes = [Constraint(pattern=r"[A-Z]{2}\d{2}|(ab|ba)+", length=(4, 8)), WordList(["cat", "dog"])], BOXES[1:6]
+    recognizer = Recognizer(TINY)
+    with session._gpu.current():
+        on_gpu = OnGpu(picture)
+        found = [recognizer.read_regions(on_gpu, boxes, constraint=kind) for kind in kinds]
+        session._gpu.stream.synchronize()  # steps of words that have ended may still run
+        on_gpu.memory.free()
+    for readings, kind in zip(found, kinds, strict=True):
+        expected = recognizer.read_regions(picture, boxes, constraint=kind)
+        assert [reading.text for reading in readings] == [reading.text for reading in expected]
+    assert all(re.fullmatch(r"[A-Z]{2}\d{2}|(ab|ba)+", reading.text) for reading in found[0])
 
 
 @pytest.mark.parametrize("named", [False, True])

@@ -14,7 +14,11 @@ import onnx
 import pytest
 from fake_gpu import FakeGpu, installed, plan
 
+from convert.graph.model_file import load_model
 from convert.graph.split import split
+from convert.trt.extent import open_shapes
+from robustscanner import Constraint, ConstraintError, Reading, Recognizer
+from robustscanner.engine import default_engine
 from robustscanner.errors import EngineError
 from robustscanner.gpu.bucket import Size
 from robustscanner.gpu.decoding import batch_buckets
@@ -22,6 +26,7 @@ from robustscanner.gpu.tensorrt_session import TensorRTSession, host_facts
 from robustscanner.onnx_session import OnnxSession
 from robustscanner.session import GpuOptions, SessionOptions
 from robustscanner.spec import ModelSpec
+from robustscanner.words import WordList
 from tests.cuda_driver.driver import ILLEGAL_ADDRESS, OUT_OF_MEMORY
 
 ROOT = Path(__file__).parents[3]
@@ -117,7 +122,7 @@ def test_integrated_gpu_reads_pictures_where_they_are(open_: Open, reference: On
         for count in range(1, LARGEST + 1):
             assert_same(session, reference, pictures(count))
         assert bool(gpu.calls["cuMemcpyHtoDAsync"]) != integrated
-        assert gpu.left()["page-locked allocations"] == 3  # pictures, text, flag
+        assert gpu.left()["page-locked allocations"] == 4  # pictures, text, flag, what is allowed
 
 
 @pytest.mark.parametrize("integrated", [False, True])
@@ -225,6 +230,105 @@ def test_one_picture_has_a_step_of_its_own(
         assert len(session._worker._rig.decoder_for(Size(1, 160)).name) > len("decoder.plan")
         for count in (1, 3, 1, 6):
             assert_same(session, reference, pictures(count))
+
+
+CONSTRAINTS = [
+    Constraint("0-9"),
+    Constraint(pattern=r"[A-Z]{2}\d{2}[A-Z]{3}"),
+    Constraint(pattern="(ab|ba)+", length=6),  # what may follow depends on what stands before
+    Constraint("A-Za-z", length=(5, 8)),
+]
+
+
+def noise(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(count)
+    return [
+        rng.integers(0, 256, (6, size, 3), np.uint8).repeat(8, 0).repeat(8, 1) for size in rng.integers(2, 30, count)
+    ]
+
+
+def assert_same_readings(found: list[Reading], expected: list[Reading]) -> None:
+    assert [reading.text for reading in found] == [reading.text for reading in expected]
+    assert [reading.score for reading in found] == pytest.approx([reading.score for reading in expected], rel=1e-3)
+
+
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_constraints(open_: Open, cuda_graphs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after another, and none in between."""
+    words, kinds = noise(7), [None, *CONSTRAINTS, WordList(["cat", "dog", "sam"]), None]
+    with Recognizer(TINY) as recognizer:
+        expected = [recognizer.read_batch(words, constraint=constraint) for constraint in kinds]
+    with installed(FakeGpu()), open_(replace(FIXED, lookahead=1, cuda_graphs=cuda_graphs)) as session:
+        monkeypatch.setattr("robustscanner.recognizer.open_engine", lambda *_: session)
+        recognizer = Recognizer(TINY)
+        for constraint, readings in zip(kinds, expected, strict=True):
+            assert_same_readings(recognizer.read_batch(words, constraint=constraint), readings)
+            assert_same_readings([recognizer.read(words[0], constraint=constraint)], readings[:1])
+
+
+def test_constraints_in_canvases_of_several_widths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the shipped model, in which CTC has a say, too."""
+    small, crops = default_engine(), sorted((ROOT / "calib_data" / "demo").glob("*.jpg"))[:4]
+    model, spec, _ = load_model(small)
+    encoder, decoder = split(model, spec)
+    shapes = {name: list(sizes) for name, sizes in open_shapes(encoder, decoder, spec.input.canvas_widths).items()}
+    paths = [tmp_path / "encoder.plan", tmp_path / "decoder.plan"]
+    for path, part in zip(paths, (encoder, decoder), strict=True):
+        path.write_bytes(plan(part, largest=2, shapes=shapes))
+    kinds = [CONSTRAINTS[1], None, CONSTRAINTS[3]]
+    with Recognizer(small) as recognizer:
+        expected = [recognizer.read_batch(crops, constraint=constraint) for constraint in kinds]
+    options = SessionOptions(threads=1, gpu=FIXED)
+    with installed(FakeGpu()), TensorRTSession(paths, spec, backend="tensorrt", options=options) as session:
+        monkeypatch.setattr("robustscanner.recognizer.open_engine", lambda *_: session)
+        for constraint, readings in zip(kinds, expected, strict=True):
+            assert_same_readings(Recognizer(small, constraint=constraint).read_batch(crops), readings)
+        assert len({size.width_px for size in session._worker._prepared}) > 2
+
+
+def test_a_constraint_is_copied_where_it_changes(open_: Open, spec: ModelSpec) -> None:
+    given, masks = pictures(3), [constraint.automaton(spec).mask() for constraint in CONSTRAINTS[:2]]
+    with installed(FakeGpu(integrated=True)) as gpu, open_() as session:  # whose pictures are not copied
+        copies = []
+        for mask in (None, masks[0], masks[0], masks[1], None, None):
+            before = gpu.calls
+            session.run(*given, mask)
+            copies.append((gpu.calls - before)["cuMemcpyHtoDAsync"])
+    assert copies == [0, 1, 0, 1, 1, 0]
+
+
+def without_allowed(step: onnx.ModelProto) -> onnx.ModelProto:
+    """As engines were before they took constraints."""
+    old = onnx.ModelProto()
+    old.CopyFrom(step)
+    (allowed,) = (value for value in old.graph.input if value.name == "allowed")
+    shape = [size.dim_value for size in allowed.type.tensor_type.shape.dim]
+    old.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(shape, np.float32), "allowed"))
+    old.graph.input.remove(allowed)
+    return old
+
+
+def test_engines_from_before_there_were_constraints(
+    open_: Open,
+    bundle: Path,
+    halves: tuple[onnx.ModelProto, onnx.ModelProto],
+    reference: OnnxSession,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (bundle / "decoder.plan").write_bytes(plan(without_allowed(halves[1]), largest=LARGEST))
+    mask = CONSTRAINTS[0].automaton(reference.spec).mask()
+    with installed(FakeGpu()), open_() as session:
+        assert_same(session, reference, pictures(3))
+        with pytest.raises(EngineError, match="older than constraints, and takes none; build it again"):
+            session.run(*pictures(3), mask)
+        monkeypatch.setattr("robustscanner.recognizer.open_engine", lambda *_: session)
+        with pytest.raises(ConstraintError, match="build it again"):
+            Recognizer(TINY, constraint=CONSTRAINTS[0])
+
+
+def test_what_is_allowed_has_a_shape(open_: Open) -> None:
+    with installed(FakeGpu()), open_() as session, pytest.raises(EngineError, match=r"allowed is float64 \[3\], not"):
+        session.run(*pictures(1), np.zeros(3))  # type: ignore[arg-type]
 
 
 def test_no_pictures(open_: Open) -> None:
