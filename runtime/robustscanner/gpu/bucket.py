@@ -135,7 +135,8 @@ class Buffers:
         self.text = gpu.host_memory(max(layout.state.end_of(_TEXT[-1]) for layout in layouts))
         flag, self.going = gpu.shared_memory(ALIGNMENT_BYTES)
         self.flag = flag[:4].view(np.int32)  # one for all steps, as it only ever falls: what was 0 stays 0
-        self._allowed_host = gpu.host_memory(sum(tensor.size_bytes for tensor in layouts[0].allowed.tensors.values()))
+        choices = [tensor.size_bytes for layout in layouts for tensor in layout.allowed.tensors.values()]
+        self._allowed_host = gpu.host_memory(max(choices, default=0))
         self._allowed_host[:] = 0
         self.allowed = gpu.filled_memory({0: self._allowed_host})[0]
         self.constrained = False
