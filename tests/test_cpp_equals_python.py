@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from convert.build_engine import main as build_engine
-from robustscanner import Constraint, Recognizer, SessionOptions
+from robustscanner import Constraint, Recognizer, SessionOptions, WordList
 from tests.runtime.fake_model import SPEC, open_width, write_fake_model
 
 ROOT = Path(__file__).parents[1]
@@ -121,6 +121,27 @@ def test_constraints(constraint: list[str]) -> None:
     cpp, python = outcomes(*sorted(CROPS.glob("*.jpg"))[::40], *constraint)
     assert cpp == python
     assert cpp[0] == 0
+
+
+@pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
+@pytest.mark.parametrize("engine", [TINY, None], ids=["tiny", "shipped"])
+def test_words_of_a_list(tmp_path: Path, form: list[str], engine: Path | None) -> None:
+    labels = (CROPS.parent / "labels.tsv").read_text(encoding="utf-8").splitlines()
+    words = [label for line in labels[::2] if len(label := line.split("\t")[1]) < 12]
+    (tmp_path / "words.txt").write_text("\ufeff" + "\r\n".join(words) + "\n\n", encoding="utf-8")
+    options = ["--words", tmp_path / "words.txt", *form, *(["--engine", engine] if engine else [])]
+    cpp, python = outcomes(*sorted(CROPS.glob("*.jpg"))[::16], *options)
+    assert cpp == python
+    assert cpp[0] == 0
+
+
+@pytest.mark.parametrize("text", [None, "", "stra\u00dfe\n", "a" * 50])
+def test_words_that_are_no_list(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "words.txt").write_text(text)
+    cpp, python = outcomes(DEMO / "01.jpg", "--engine", TINY, "--words", tmp_path / "words.txt")
+    assert cpp[:2] == python[:2] == (1, b"")
+    assert cpp[2].count(b"\n") == python[2].count(b"\n") == 1
 
 
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
@@ -343,6 +364,7 @@ class Options(ctypes.Structure):
     ]
     _fields_ += [("characters", ctypes.c_char_p), ("pattern", ctypes.c_char_p)]
     _fields_ += [("fewest", ctypes.c_int32), ("most", ctypes.c_int32)]
+    _fields_ += [("words", ctypes.POINTER(ctypes.c_char_p)), ("word_count", ctypes.c_size_t)]
 
 
 @pytest.fixture(scope="session")
@@ -393,6 +415,12 @@ def test_c_api_heeds_a_constraint(library: ctypes.CDLL) -> None:
     recognizer = opened(library, TINY, pattern=rb"[A-Z]{2}\d{2,4}", characters=b"A-M0-4", fewest=5, most=5)
     with Recognizer(TINY, constraint=Constraint("A-M0-4", r"[A-Z]{2}\d{2,4}", 5)) as ours:
         expected = [(reading.text, reading.score) for reading in ours.read_batch(paths)]
+    assert read(library, recognizer, paths) == expected
+    library.robustscanner_close(recognizer)
+    listed = ["EXIT", "TAXI", "Harbour", "24"]
+    recognizer = opened(library, TINY, words=(ctypes.c_char_p * 4)(*(w.encode() for w in listed)), word_count=4)
+    with Recognizer(TINY, constraint=WordList(listed)) as ours:
+        expected = [(reading.text, pytest.approx(reading.score)) for reading in ours.read_batch(paths)]
     assert read(library, recognizer, paths) == expected
     library.robustscanner_close(recognizer)
     options = Options(ctypes.sizeof(Options), pattern=b"a(?=b)")

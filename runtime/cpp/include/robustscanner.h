@@ -61,9 +61,11 @@ typedef struct robustscanner_options {
     int32_t no_cuda_graphs;  /* 1: launch every step anew; of TensorRT engines */
     int32_t allow_host_code; /* 1: a version-compatible plan may run the code it carries; only if you trust it */
     /* What texts may be; kept by no one after robustscanner_open. Null or 0: anything. */
-    const char* characters; /* "0-9A-F", as inside a regular expression's brackets */
-    const char* pattern;    /* a regular expression for the whole text: classes, groups, alternatives, repeats */
-    int32_t fewest, most;   /* characters of a text */
+    const char* characters;   /* "0-9A-F", as inside a regular expression's brackets */
+    const char* pattern;      /* a regular expression for the whole text: classes, groups, alternatives, repeats */
+    int32_t fewest, most;     /* characters of a text */
+    const char* const* words; /* instead of all that: the best of these, as they are written */
+    size_t word_count;
 } robustscanner_options;
 
 typedef enum robustscanner_channels {

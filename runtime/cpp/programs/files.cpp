@@ -10,6 +10,7 @@
 #include <cstring>
 #include <cwctype>
 #include <filesystem>
+#include <fstream>
 #include <iostream>
 
 #include "file.hpp"
@@ -24,9 +25,9 @@ namespace fs = std::filesystem;
 using robustscanner::ImageError;
 using robustscanner::tidy;
 
-constexpr std::array<const char*, 17> suffixes = {".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2",
-                                                  ".jpe",  ".jpeg", ".jpg", ".pbm", ".pgm",  ".png",
-                                                  ".pnm",  ".ppm", ".tif", ".tiff", ".webp"};
+constexpr std::array<const char*, 17> suffixes = {".avif", ".bmp",  ".dib", ".gif",  ".jfif", ".jp2",
+                                                  ".jpe",  ".jpeg", ".jpg", ".pbm",  ".pgm",  ".png",
+                                                  ".pnm",  ".ppm",  ".tif", ".tiff", ".webp"};
 
 bool is_picture_name(const fs::path& name) {
     const auto suffix = robustscanner::lowered(name.extension().string());
@@ -118,6 +119,21 @@ std::vector<std::string> find_pictures(const std::string& argument) {
     add_matches({}, pattern.begin(), pattern.end(), found);
     if (found.empty()) throw ImageError(argument + ": matches no file; check the pattern");
     return naturally_sorted(std::move(found));
+}
+
+std::vector<std::string> read_words(const std::string& path) {
+    std::ifstream file(path);
+    std::vector<std::string> words;
+    for (std::string line; std::getline(file, line);) {
+        if (words.empty() && line.rfind("\xEF\xBB\xBF", 0) == 0) line.erase(0, 3);
+        const auto first = line.find_first_not_of(" \t\r\f\v");
+        words.push_back(first == line.npos ? "" : line.substr(first, line.find_last_not_of(" \t\r\f\v") - first + 1));
+    }
+    if (!file.eof()) {
+        throw robustscanner::ConstraintError(path + ": " + std::strerror(errno) + "; give one word a line");
+    }
+    if (words.empty()) throw robustscanner::ConstraintError(path + ": holds no words; give one word a line");
+    return words;
 }
 
 std::vector<std::string> read_list() {

@@ -14,6 +14,9 @@ std::vector<std::string> find_pictures(const std::string& argument);
 // Paths from standard input, one a line; empty lines are skipped. Throws Interrupted.
 std::vector<std::string> read_list();
 
+// Words of a list, one a line. Throws ConstraintError: it cannot be read.
+std::vector<std::string> read_words(const std::string& path);
+
 // Whether word_9 comes before word_10. Letters beyond ASCII need a locale with UTF-8, as patterns do.
 bool naturally_before(const std::string& left, const std::string& right);
 

@@ -42,6 +42,7 @@ Reads the words in cropped pictures. IMAGE: a picture, folder or quoted pattern;
   -f, --force        overwrite existing files
   --characters SET   those that may be read, as in brackets of a regular expression: 0-9A-F
   --pattern REGEX    what a whole text looks like: '[A-Z]{2}\d{2,4}'
+  --words FILE       the best word of a list, one a line, as it is written
   --length N[-M]     number of characters, or fewest and most
   --min-score P      leave out readings with a lower score, 0…1
   --batch PICTURES   pictures of one run
@@ -64,6 +65,7 @@ struct Options {
     Format format = Format::tsv;
     bool force = false, verbose = false;
     int batch = robustscanner::default_batch;
+    std::string words;  // the name of a file
     robustscanner::Constraint constraint;
     double min_score = 0;
     robustscanner::SessionOptions session;
@@ -109,6 +111,7 @@ Options parse(int count, char* const* texts) {
          {"force", 'f', false, [&](auto) { options.force = true; }},
          {"characters", 0, true, [&](auto value) { options.constraint.characters = value; }},
          {"pattern", 0, true, [&](auto value) { options.constraint.pattern = value; }},
+         {"words", 0, true, [&](auto value) { options.words = value; }},
          {"length", 0, true, [&](auto value) { set_length(options.constraint, value); }},
          {"min-score", 0, true, [&](auto value) { options.min_score = share(value); }},
          {"batch", 0, true, [&](auto value) { options.batch = number(value, 1, max_count); }},
@@ -118,6 +121,9 @@ Options parse(int count, char* const* texts) {
          {"verbose", 'v', false, [&](auto) { options.verbose = true; }}});
     if (!options.sheet.empty() && !is_sheet_name(options.sheet)) {
         throw UsageError("--sheet: '" + options.sheet + "' ends neither in .png nor in .jpg, .jpeg or .webp");
+    }
+    if (!options.words.empty() && !options.constraint.empty()) {
+        throw UsageError("--words goes without --characters, --pattern and --length");
     }
     if (!options.sheet.empty() && options.sheet == options.output) {
         throw UsageError("--output and --sheet name the same file");
@@ -169,7 +175,7 @@ class Progress {
 struct Work {
     std::vector<Cell> cells;  // of the sheet, if one is wanted
     std::size_t done = 0, bad = 0;
-    std::size_t unsure = 0;  // have a lower score than is wanted
+    std::size_t unsure = 0;                 // have a lower score than is wanted
     std::optional<Interrupted> terminated;  // before the end
 };
 
@@ -226,8 +232,10 @@ int recognize(const Options& options) {
     if (!options.sheet.empty()) check_sheet(options, count);
     const auto started = Clock::now();
     Output output(options.output, options.force);
+    auto constraint = options.constraint;
+    if (!options.words.empty()) constraint.words = read_words(options.words);
     const auto engine = options.engine.empty() ? robustscanner::default_engine() : options.engine;
-    const Recognizer recognizer(engine, options.session, options.batch, options.constraint);
+    const Recognizer recognizer(engine, options.session, options.batch, constraint);
     if (options.verbose) std::fprintf(stderr, "%s\n", recognizer.description().c_str());
     if (const auto warning = recognizer.warning(); !warning.empty()) std::fprintf(stderr, "%s\n", warning.c_str());
     const auto work = read_all(recognizer, paths, output, options);

@@ -34,6 +34,13 @@ std::string csv_text(const std::string& text) {
     return result + "\"";
 }
 
+std::string beside(const robustscanner::Reading& reading) {
+    if (!reading.beside) return "";
+    const auto& [others, text, score] = *reading.beside;
+    return ", \"others\": " + Json::parse(with_digits(others)).dump() + ", \"free\": " + json_text(text) +
+           ", \"free_score\": " + Json::parse(with_digits(score)).dump();
+}
+
 }  // namespace
 
 std::string header(Format format) { return format == Format::csv ? "path,text,score\n" : ""; }
@@ -45,7 +52,7 @@ std::string line(Format format, const std::string& path, const robustscanner::Re
             return as_utf8(on_one_line(path)) + "\t" + on_one_line(reading.text) + "\t" + score + "\n";
         case Format::json:
             return "{\"path\": " + as_utf8(json_text(path)) + ", \"text\": " + json_text(reading.text) +
-                   ", \"score\": " + Json::parse(score).dump() + "}\n";
+                   ", \"score\": " + Json::parse(score).dump() + beside(reading) + "}\n";
         case Format::csv:
             return as_utf8(csv_text(path)) + "," + csv_text(reading.text) + "," + score + "\n";
     }

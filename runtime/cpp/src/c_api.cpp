@@ -86,6 +86,11 @@ Constraint constraint_of(const robustscanner_options& options) {
     if (options.pattern) constraint.pattern = options.pattern;
     constraint.fewest = options.fewest;
     if (options.most) constraint.most = options.most;
+    need(options.words || !options.word_count, "words are null; give as many as word_count says");
+    for (std::size_t index = 0; index < options.word_count; ++index) {
+        need(options.words[index], "a word is null; give word_count of them");
+        constraint.words.emplace_back(options.words[index]);
+    }
     return constraint;
 }
 

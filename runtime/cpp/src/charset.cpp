@@ -13,12 +13,15 @@ std::vector<std::int32_t> Charset::ids(const std::int32_t* tokens, int length) c
     return {tokens, std::find(tokens, tokens + length, end_id_)};
 }
 
+std::string Charset::text(const std::vector<std::int32_t>& ids) const {
+    std::string text;
+    for (const auto id : ids) text += texts_.at(static_cast<std::size_t>(id));
+    return text;
+}
+
 Reading Charset::decode(const std::int32_t* tokens, const float* scores, int length) const {
     const auto end = std::find(tokens, tokens + length, end_id_);
-    Reading reading{"", 1};
-    for (const auto* token = tokens; token != end; ++token) {
-        reading.text += texts_.at(static_cast<std::size_t>(*token));
-    }
+    Reading reading{text(ids(tokens, length)), 1, {}};
     const auto counted = std::min<std::ptrdiff_t>(end - tokens + 1, length);  // the end token included
     for (std::ptrdiff_t step = 0; step < counted; ++step) reading.score *= static_cast<double>(scores[step]);
     return reading;

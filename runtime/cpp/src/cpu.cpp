@@ -38,7 +38,8 @@ std::optional<double> divided(const std::string& quota, const std::string& perio
 std::optional<double> quota_of(const std::string& folder) {
     std::string quota, period;
     if (std::ifstream(folder + "/cpu.max") >> quota >> period) return divided(quota, period);
-    if (std::ifstream(folder + "/cpu.cfs_quota_us") >> quota && std::ifstream(folder + "/cpu.cfs_period_us") >> period) {
+    if (std::ifstream(folder + "/cpu.cfs_quota_us") >> quota &&
+        std::ifstream(folder + "/cpu.cfs_period_us") >> period) {
         return divided(quota, period);
     }
     return {};

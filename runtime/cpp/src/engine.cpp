@@ -88,9 +88,9 @@ std::optional<EngineAccuracy> accuracy_from(const Json& data) {
     if (data.is_null()) return {};
     const std::string where = "accuracy";
     check_keys(data, {"words", "fp32_rate", "engine_rate", "agreement"}, {"simulated", "protocol"}, where);
-    return EngineAccuracy{whole(data, "words", where), number(data, "fp32_rate", where),
+    return EngineAccuracy{whole(data, "words", where),        number(data, "fp32_rate", where),
                           number(data, "engine_rate", where), number(data, "agreement", where),
-                          flag(data, "simulated", where), protocol_from(data, where)};
+                          flag(data, "simulated", where),     protocol_from(data, where)};
 }
 
 ModelSpec model_from(const Json& data) {

@@ -4,8 +4,27 @@
 #include <cmath>
 
 #include "automaton.hpp"
+#include "lexicon.hpp"
 
 namespace robustscanner {
+
+// A constraint for one model.
+class Expectation {
+   public:
+    Expectation(const Constraint& constraint, const ModelSpec& spec) {
+        if (constraint.words.empty()) {
+            automaton.emplace(constraint, spec);
+        } else if (constraint.characters || constraint.pattern || constraint.fewest || constraint.most) {
+            throw ConstraintError("words go without characters, pattern and lengths; leave one of them out");
+        } else {
+            lexicon.emplace(constraint.words, spec);
+        }
+    }
+
+    std::optional<Automaton> automaton;
+    std::optional<Lexicon> lexicon;  // one of the two
+};
+
 namespace {
 
 std::size_t smaller(int batch_size, std::optional<int> limit) {
@@ -30,7 +49,7 @@ Recognizer::Recognizer(const std::string& engine, const SessionOptions& options,
     : session_(open_engine(engine, options)),
       charset_(session_->spec().charset),
       batch_size_(smaller(batch_size, session_->max_batch())) {
-    automaton_ = automaton(constraint);
+    expected_ = expectation(constraint);
 }
 
 Recognizer::~Recognizer() = default;
@@ -54,25 +73,26 @@ std::vector<Reading> Recognizer::read_batch(const std::vector<Source>& images, c
 
 void Recognizer::read_each(const std::vector<Source>& images, const std::function<void(std::size_t, Outcome)>& take,
                            const Constraint& constraint) const {
-    const auto allowed = automaton(constraint);
+    const auto expected = expectation(constraint);
     for (std::size_t start = 0; start < images.size(); start += batch_size_) {
         const auto count = std::min(batch_size_, images.size() - start);
-        auto outcomes = read_chunk(&images[start], count, allowed.get());
+        auto outcomes = read_chunk(&images[start], count, expected.get());
         for (std::size_t index = 0; index < count; ++index) take(start + index, std::move(outcomes[index]));
     }
 }
 
-std::shared_ptr<const Automaton> Recognizer::automaton(const Constraint& constraint) const {
-    if (constraint.empty()) return automaton_;
+std::shared_ptr<const Expectation> Recognizer::expectation(const Constraint& constraint) const {
+    if (constraint.empty()) return expected_;
     if (!session_->can_constrain()) {
         throw ConstraintError(
             "this engine is older than constraints and takes none: build it again with convert/build_engine.py, or "
             "export the model again with convert/export_onnx.py");
     }
-    return std::make_shared<Automaton>(constraint, spec());
+    return std::make_shared<Expectation>(constraint, spec());
 }
 
-std::vector<Outcome> Recognizer::read_chunk(const Source* images, std::size_t count, const Automaton* automaton) const {
+std::vector<Outcome> Recognizer::read_chunk(const Source* images, std::size_t count,
+                                            const Expectation* expected) const {
     const auto& input = spec().input;
     Canvases canvases{input.width_px, std::vector<std::uint8_t>(count * canvas_bytes(input)), {}};
     std::vector<Outcome> outcomes(count);
@@ -86,32 +106,64 @@ std::vector<Outcome> Recognizer::read_chunk(const Source* images, std::size_t co
             outcomes[index] = error;
         }
     }
-    auto readings = read_canvases(canvases, automaton);
+    auto readings = read_canvases(canvases, expected);
     for (std::size_t row = 0; row < good.size(); ++row) outcomes[good[row]] = std::move(readings[row]);
     return outcomes;
 }
 
-std::vector<Reading> Recognizer::read_canvases(const Canvases& canvases, const Automaton* automaton) const {
+std::vector<Reading> Recognizer::read_canvases(const Canvases& canvases, const Expectation* expected) const {
     const auto& input = spec().input;
-    const int steps = spec().network.max_length;
     std::vector<Reading> readings(canvases.count());
     for (const auto& [width, rows] : same_width(canvases.valid_width, input)) {
         const bool all = width == canvases.width_px && rows.size() == canvases.count();
-        const auto result = all ? run(canvases, automaton) : run(cut(canvases, rows, width, input), automaton);
-        for (std::size_t at = 0; at < rows.size(); ++at) {
-            const auto start = at * static_cast<std::size_t>(steps);
-            auto& reading = readings[rows[at]];
-            reading = charset_.decode(&result.tokens[start], &result.scores[start], steps);
-            reading.score = std::pow(reading.score, 1 / spec().network.score_temperature);
-        }
+        auto found = all ? read_alike(canvases, expected) : read_alike(cut(canvases, rows, width, input), expected);
+        for (std::size_t at = 0; at < rows.size(); ++at) readings[rows[at]] = std::move(found[at]);
     }
     return readings;
 }
 
+// Canvases of one width.
+std::vector<Reading> Recognizer::read_alike(const Canvases& canvases, const Expectation* expected) const {
+    if (expected && expected->lexicon) return best_words(canvases, *expected);
+    const auto result = run(canvases, expected);
+    std::vector<Reading> readings;
+    for (std::size_t row = 0; row < canvases.count(); ++row) readings.push_back(reading(result, row));
+    return readings;
+}
+
+// All at once freely; then a picture at a time, for as long as another word of the list may be better.
+std::vector<Reading> Recognizer::best_words(const Canvases& canvases, const Expectation& expected) const {
+    const auto steps = static_cast<std::ptrdiff_t>(spec().network.max_length);
+    const auto result = session_->run(canvases, {});
+    std::vector<Reading> readings;
+    for (std::size_t row = 0; row < canvases.count(); ++row) {
+        const auto tokens = result.tokens.begin() + static_cast<std::ptrdiff_t>(row) * steps;
+        const auto scores = result.scores.begin() + static_cast<std::ptrdiff_t>(row) * steps;
+        const auto found =
+            expected.lexicon->search({{tokens, tokens + steps}, {scores, scores + steps}}, [&](const Allowed& allowed) {
+                return session_->run(cut(canvases, {row}, canvases.width_px, spec().input), allowed);
+            });
+        const auto free = reading(result, row);
+        readings.push_back({charset_.text(found.ids), score(std::max(found.probability, 0.0)),
+                            Beside{score(found.others), free.text, free.score}});
+    }
+    return readings;
+}
+
+Reading Recognizer::reading(const Result& result, std::size_t row) const {
+    const auto steps = static_cast<std::size_t>(spec().network.max_length);
+    auto reading = charset_.decode(&result.tokens[row * steps], &result.scores[row * steps], static_cast<int>(steps));
+    reading.score = score(reading.score);
+    return reading;
+}
+
+double Recognizer::score(double product) const { return std::pow(product, 1 / spec().network.score_temperature); }
+
 // What may follow depends on what stands before, but a run only knows places. So a word that comes out with a forbidden
 // turn is read again with all before the turn fixed: then the place is exact, and it turns rightly.
-Result Recognizer::run(const Canvases& canvases, const Automaton* automaton) const {
-    if (!automaton) return session_->run(canvases, {});
+Result Recognizer::run(const Canvases& canvases, const Expectation* expected) const {
+    if (!expected) return session_->run(canvases, {});
+    const auto* automaton = &*expected->automaton;
     const int steps = spec().network.max_length;
     auto result = session_->run(canvases, automaton->mask());
     for (std::size_t row = 0; row < canvases.count(); ++row) {

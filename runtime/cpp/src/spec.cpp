@@ -131,8 +131,7 @@ void check(const InputSpec& spec) {
     if (spec.canvas_step_px < 0 || spec.canvas_margin_px < 0) {
         throw SpecError("input: canvas_step_px and canvas_margin_px must not be negative");
     }
-    if (spec.canvas_step_px &&
-        (spec.canvas_step_px % spec.width_multiple_px || spec.width_px % spec.canvas_step_px)) {
+    if (spec.canvas_step_px && (spec.canvas_step_px % spec.width_multiple_px || spec.width_px % spec.canvas_step_px)) {
         throw SpecError("input: canvas_step_px must be a multiple of width_multiple_px and divide width_px");
     }
     if (std::max(spec.height_px, spec.width_px) > max_canvas_px) {

@@ -16,7 +16,7 @@ void check_words(const char* text) {
 }
 
 robustscanner_recognizer* tiny() {
-    const robustscanner_options options = {sizeof options, 1, 1, 1, 0, 0, 0, nullptr, nullptr, 0, 0};
+    const robustscanner_options options = {sizeof options, 1, 1, 1, 0, 0, 0, nullptr, nullptr, 0, 0, nullptr, 0};
     robustscanner_recognizer* recognizer = nullptr;
     if (robustscanner_open(TINY_MODEL, &options, &recognizer) != ROBUSTSCANNER_OK) std::abort();
     return recognizer;

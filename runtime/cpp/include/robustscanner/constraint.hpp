@@ -18,8 +18,10 @@ struct ROBUSTSCANNER_EXPORT Constraint {
     std::optional<std::string> pattern;
     int fewest = 0;           // characters of a text
     std::optional<int> most;  // empty: as many as the model reads
+    // Instead of all that: the best of up to 100,000 words, as they are written.
+    std::vector<std::string> words;
 
-    bool empty() const { return !characters && !pattern && fewest == 0 && !most; }
+    bool empty() const { return !characters && !pattern && fewest == 0 && !most && words.empty(); }
 };
 
 // What each step of all words may say, (T, classes): 0, or a large negative number. Empty: everything.

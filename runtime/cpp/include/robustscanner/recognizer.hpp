@@ -32,7 +32,7 @@ struct EncodedImage {
 using Source = std::variant<std::string, EncodedImage, ImageView>;  // a path, a file's bytes, or pixels
 using Outcome = std::variant<Reading, ImageError>;
 
-class Automaton;
+class Expectation;
 
 // Reads cropped words with one engine.
 class ROBUSTSCANNER_EXPORT Recognizer {
@@ -62,15 +62,19 @@ class ROBUSTSCANNER_EXPORT Recognizer {
                    const Constraint& constraint = {}) const;
 
    private:
-    std::shared_ptr<const Automaton> automaton(const Constraint& constraint) const;
-    std::vector<Outcome> read_chunk(const Source* images, std::size_t count, const Automaton* automaton) const;
-    std::vector<Reading> read_canvases(const Canvases& canvases, const Automaton* automaton) const;
-    Result run(const Canvases& canvases, const Automaton* automaton) const;
+    std::shared_ptr<const Expectation> expectation(const Constraint& constraint) const;
+    std::vector<Outcome> read_chunk(const Source* images, std::size_t count, const Expectation* expected) const;
+    std::vector<Reading> read_canvases(const Canvases& canvases, const Expectation* expected) const;
+    std::vector<Reading> read_alike(const Canvases& canvases, const Expectation* expected) const;
+    std::vector<Reading> best_words(const Canvases& canvases, const Expectation& expected) const;
+    Result run(const Canvases& canvases, const Expectation* expected) const;
+    Reading reading(const Result& result, std::size_t row) const;
+    double score(double product) const;
 
     std::unique_ptr<Session> session_;
     Charset charset_;
     std::size_t batch_size_;
-    std::shared_ptr<const Automaton> automaton_;  // of its own constraint; null: there is none
+    std::shared_ptr<const Expectation> expected_;  // of its own constraint; null: there is none
 };
 
 }  // namespace robustscanner

@@ -1,0 +1,133 @@
+#include "lexicon.hpp"
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <set>
+
+#include "pattern.hpp"
+#include "robustscanner/errors.hpp"
+
+namespace robustscanner {
+namespace {
+
+constexpr std::size_t most_words = 100000;
+constexpr int most_runs = 64;  // of one picture; where nothing can be read, bounds part no words
+constexpr float forbidden = -1e9F;
+
+std::map<char32_t, std::int32_t> ids_by_character(const CharsetSpec& charset) {
+    const std::set<int> special = {charset.start_id, charset.end_id, charset.pad_id, charset.unknown_id.value_or(-1)};
+    std::map<char32_t, std::int32_t> found;
+    for (int id = 0; id < static_cast<int>(charset.tokens.size()); ++id) {
+        if (!special.count(id)) found[code_points(charset.tokens[static_cast<std::size_t>(id)]).front()] = id;
+    }
+    return found;
+}
+
+}  // namespace
+
+Lexicon::Lexicon(const std::vector<std::string>& words, const ModelSpec& spec)
+    : end_id_(spec.charset.end_id),
+      steps_(static_cast<std::size_t>(spec.network.max_length)),
+      classes_(static_cast<std::size_t>(spec.charset.class_count)) {
+    std::set<std::string> listed(words.begin(), words.end());
+    listed.erase("");
+    if (listed.empty() || listed.size() > most_words) {
+        throw ConstraintError(std::to_string(listed.size()) + " words; give from 1 to 100,000");
+    }
+    const auto known = ids_by_character(spec.charset);
+    std::vector<std::vector<std::int32_t>> encoded;
+    for (const auto& word : listed) {
+        encoded.emplace_back();
+        for (const auto character : code_points(word)) {
+            const auto found = known.find(character);
+            if (found == known.end()) {
+                throw ConstraintError("'" + word + "' holds a character that this model does not read");
+            }
+            encoded.back().push_back(found->second);
+        }
+        if (encoded.back().size() >= steps_) {
+            throw ConstraintError("'" + word + "' is longer than the " + std::to_string(steps_ - 1) +
+                                  " characters of this model");
+        }
+        columns_ = std::max(columns_, encoded.back().size() + 1);
+    }
+    rows_ = encoded.size();
+    table_.assign(rows_ * columns_, end_id_);
+    for (std::size_t row = 0; row < rows_; ++row) {
+        std::copy(encoded[row].begin(), encoded[row].end(), &table_[row * columns_]);
+    }
+}
+
+Lexicon::Found Lexicon::search(Result reading, const Run& run) const {
+    const auto is_less = [](const Branch& left, const Branch& right) { return left.bound < right.bound; };
+    std::vector<Branch> waiting = {{1, Rows(rows_), 0, 1}};
+    std::iota(waiting.front().rows.begin(), waiting.front().rows.end(), std::size_t{0});
+    Word best = {-1, {}};
+    double second = 0;
+    for (int runs = 0; !waiting.empty() && waiting.front().bound > best.first && runs < most_runs; ++runs) {
+        std::pop_heap(waiting.begin(), waiting.end(), is_less);
+        const auto branch = std::move(waiting.back());
+        waiting.pop_back();
+        if (runs) reading = run(mask(branch.rows));
+        std::vector<Branch> left;
+        const auto word = follow(branch, reading, left);
+        for (auto& one : left) {
+            waiting.push_back(std::move(one));
+            std::push_heap(waiting.begin(), waiting.end(), is_less);
+        }
+        if (!word) continue;
+        second = std::max(second, std::min(best.first, word->first));
+        best = std::max(best, *word);
+    }
+    if (best.second.empty()) best = score(waiting.front().rows.front(), run);  // of such words, none stands out
+    return {best.second, best.first, std::max(second, waiting.empty() ? 0 : waiting.front().bound)};
+}
+
+// The word at the end of a run's path, if there is one; `left`: the branches that leave the path.
+std::optional<Lexicon::Word> Lexicon::follow(const Branch& branch, const Result& reading,
+                                             std::vector<Branch>& left) const {
+    auto rows = branch.rows;
+    double probability = branch.probability;
+    for (std::size_t depth = branch.depth; depth < columns_; ++depth) {
+        const auto token = reading.tokens[depth];
+        const auto chance = static_cast<double>(reading.scores[depth]);
+        const auto others =
+            std::stable_partition(rows.begin(), rows.end(), [&](std::size_t row) { return at(row, depth) == token; });
+        if (others != rows.end()) {
+            left.push_back({probability * std::min(chance, 1 - chance), {others, rows.end()}, depth, probability});
+            rows.erase(others, rows.end());
+        }
+        probability *= chance;
+        if (rows.empty()) return {};
+        if (token == end_id_) return Word{probability, ids(rows.front())};
+    }
+    return {};
+}
+
+// The beginning is fixed; after it, each step may say what some word has there.
+Allowed Lexicon::mask(const Rows& rows) const {
+    Allowed mask(steps_ * classes_, forbidden);
+    for (std::size_t step = 0; step < steps_; ++step) {
+        const auto allow = [&](std::int32_t id) { mask[step * classes_ + static_cast<std::size_t>(id)] = 0; };
+        if (step >= columns_) allow(end_id_);
+        for (std::size_t place = 0; step < columns_ && place < rows.size(); ++place) allow(at(rows[place], step));
+    }
+    return mask;
+}
+
+// One word's own probability.
+Lexicon::Word Lexicon::score(std::size_t row, const Run& run) const {
+    const auto word = ids(row);
+    const auto reading = run(mask({row}));
+    double probability = 1;
+    for (std::size_t step = 0; step <= word.size(); ++step) probability *= static_cast<double>(reading.scores[step]);
+    return {probability, word};
+}
+
+std::vector<std::int32_t> Lexicon::ids(std::size_t row) const {
+    const auto first = table_.begin() + static_cast<std::ptrdiff_t>(row * columns_);
+    return {first, std::find(first, first + static_cast<std::ptrdiff_t>(columns_), end_id_)};
+}
+
+}  // namespace robustscanner
