@@ -27,9 +27,10 @@ def add_tensorrt_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--typing", choices=("auto", "strong", "weak"), default="auto", help=argparse.SUPPRESS)
     group.add_argument(
         "--row-lstm",
-        choices=("wavefront", "loop"),
+        choices=("wavefront", "loop", "kernel"),
         default="wavefront",
-        help="the encoder's LSTM: unrolled with both layers at once, or TensorRT's loops (default: %(default)s)",
+        help="the encoder's LSTM: unrolled with both layers at once, TensorRT's loops, or one launch of a CUDA kernel, "
+        "with --decoder kernel (default: %(default)s)",
     )
     group.add_argument(
         "--decoder",

@@ -10,7 +10,18 @@ from typing import ClassVar
 
 from onnx import ModelProto
 
-from robustscanner.engine import DECODER_NAME, ENCODER_NAME, KERNELS_NAME, SINGLE_NAME, WEIGHTS_NAME, BatchRange
+from robustscanner.engine import (
+    BACK_NAME,
+    DECODER_NAME,
+    ENCODER_NAME,
+    FRONT_NAME,
+    KERNELS_NAME,
+    ROWS_NAME,
+    SINGLE_NAME,
+    WEIGHTS_NAME,
+    BatchRange,
+)
+from robustscanner.errors import EngineError
 from robustscanner.output import replacing
 from robustscanner.spec import ModelSpec
 
@@ -37,15 +48,17 @@ from .builder import (
 from .calibrator import calibrating
 from .extent import OpenShapes, open_shapes
 from .half import exact_nodes, to_half
-from .kernel_files import check_kernels, write_kernels
+from .kernel_files import check_kernels, write_kernels, write_row_weights
 from .layers import Layer, convolution_precisions, kernels, layers_to_json, requantising, summarise
 from .library import TensorRT, load_library
+from .row_cut import SHARES, STATES, RowCut, cut_rows
 from .row_lstm import unroll_rows
 from .simulate import read_simulated
 from .timing import read_in_turns
 
 HALF_ENDS = ("values", "position")  # tensors between the two plans; keys and mask stay FP32 for the scores' sake
-ROW_LSTM = ("wavefront", "loop")
+ROW_ENDS = (*HALF_ENDS, SHARES, STATES)  # and beside the row kernel
+ROW_LSTM = ("wavefront", "loop", "kernel")
 DECODERS = ("steps", "kernel")
 
 logger = logging.getLogger(__name__)
@@ -56,8 +69,8 @@ class TensorRTOptions:
     """How to build with one of NVIDIA's libraries."""
 
     builder: BuilderOptions
-    row_lstm: str = "wavefront"  # of ROW_LSTM
-    decoder: str = "steps"  # of DECODERS; with the kernel, steps are built too, for GPUs that cannot run it
+    row_lstm: str = "wavefront"  # of ROW_LSTM; with the kernel, that is built too, for GPUs that cannot run it
+    decoder: str = "steps"  # of DECODERS; likewise steps
     calibrator: bool = False  # TensorRT's own calibration instead of Q/DQ nodes
     calibration_cache: Path | None = None  # of that calibrator
     timing_cache: Path | None = None
@@ -72,10 +85,14 @@ class Graphs:
     decoder: ModelProto
     quantized: Quantized | None  # before types
     open_shapes: OpenShapes  # of their inputs
+    rows: RowCut | None = None  # the encoder around the row kernel
 
     def __iter__(self) -> Iterator[tuple[str, ModelProto]]:
         yield "encoder", self.encoder
         yield "decoder", self.decoder
+        if self.rows:
+            yield "front", self.rows.front
+            yield "back", self.rows.back
 
 
 @dataclass(frozen=True)
@@ -118,6 +135,8 @@ class TensorRTBackend:
         """Writes `encoder.plan` and `decoder.plan`, and the decode kernel if that is asked for; see `Backend`."""
         if self.options.decoder == "kernel":
             check_kernels(source.spec)
+        if self.options.row_lstm == "kernel":
+            _check_rows(self.options, source)
         graphs, library = self.prepare(source, calibration, recipe), self.library
         options = _with_shapes(self.options, graphs)
         plans = {f"{name}.plan": _build(name, graph, calibration, library, options) for name, graph in graphs}
@@ -131,6 +150,9 @@ class TensorRTBackend:
             targets = device.get("targets", device.get("compute_capability", "")).split(",")
             steps.append(write_kernels(folder, source.model, graphs.encoder, source.spec, targets))
             files += [KERNELS_NAME, WEIGHTS_NAME]
+        if graphs.rows:
+            write_row_weights(folder, graphs.rows)
+            files.append(ROWS_NAME)
         layers = [layer for file in (ENCODER_NAME, DECODER_NAME) for layer in plans[file].layers]
         here, int8 = runs_here(library, options.builder), options.builder.precision == "int8"
         self._save_layers(layers, "built engine")
@@ -180,17 +202,21 @@ class TensorRTBackend:
         builder = self.options.builder
         quantized = self.quantise(source, calibration, recipe) if recipe else None
         encoder, decoder = split(quantized.model if quantized else source.model, source.spec)
-        if self.options.row_lstm == "wavefront" and any(node.op_type == "LSTM" for node in encoder.graph.node):
+        rows = cut_rows(encoder) if self.options.row_lstm == "kernel" else None
+        if self.options.row_lstm != "loop" and _has_lstm(encoder):
             encoder = unroll_rows(encoder)
         strong = self.library.is_strong(builder.typing)
         if strong:  # as are all versions that fuse such sums
+            rows = rows and replace(rows, front=fuse_attention(rows.front, decoder)[0])
             encoder, decoder = fuse_attention(encoder, decoder)
         shapes = open_shapes(encoder, decoder, source.spec.input.canvas_widths)
         if builder.precision != "fp32" and strong:
             encoder, decoder = to_half(encoder, HALF_ENDS), to_half(decoder, HALF_ENDS)
+            rows = rows and replace(rows, front=to_half(rows.front, ROW_ENDS), back=to_half(rows.back, ROW_ENDS))
         if TURING in builder.targets:
             encoder = spread_scores(encoder)
-        return Graphs(encoder, decoder, quantized, shapes)
+            rows = rows and replace(rows, back=spread_scores(rows.back))
+        return Graphs(encoder, decoder, quantized, shapes, rows)
 
     def _save_layers(self, layers: Sequence[Layer], source: str) -> None:
         """Writes the list that was asked for, over one that is there."""
@@ -198,6 +224,20 @@ class TensorRTBackend:
             text = layers_to_json(layers, {"source": source, "library": self.library.title})
             with replacing(path, force=True) as temporary:
                 temporary.write_text(text, encoding="utf-8")
+
+
+def _has_lstm(graph: ModelProto) -> bool:
+    return any(node.op_type == "LSTM" for node in graph.graph.node)
+
+
+def _check_rows(options: TensorRTOptions, source: Source) -> None:
+    """Before minutes of work."""
+    if options.decoder != "kernel":
+        raise EngineError("--row-lstm kernel: goes with the decode kernel; give --decoder kernel as well")
+    if options.calibrator:
+        raise EngineError("--row-lstm kernel: TensorRT's own calibrator needs a whole encoder; leave one of both out")
+    if not _has_lstm(source.model):
+        raise EngineError(f"--row-lstm kernel: {source.spec.name} has no LSTM over its rows; leave it out")
 
 
 def _with_shapes(options: TensorRTOptions, graphs: Graphs) -> TensorRTOptions:
@@ -216,7 +256,8 @@ def _build(
     build = partial(
         build_plan, library, model, float32_layers=_float32(name, graph), timing_cache=options.timing_cache, label=name
     )
-    if name == "decoder" and builder.precision == "int8":
+    quantised = any(node.op_type == "QuantizeLinear" for node in graph.graph.node)
+    if builder.precision == "int8" and (name == "decoder" or (name == "back" and not quantised)):
         return build(replace(builder, precision="fp16"))  # nothing in it has a range
     if not options.calibrator:
         return build(builder)
@@ -227,7 +268,11 @@ def _build(
 
 def _float32(name: str, graph: ModelProto) -> frozenset[str]:
     """Nodes that weakly typed networks are told to keep FP32: scores, and pixels before they are normalised."""
-    pixels = [node.name for node in graph.graph.node[:8] if node.op_type in ("Sub", "Div")] if name == "encoder" else []
+    pixels = (
+        [node.name for node in graph.graph.node[:8] if node.op_type in ("Sub", "Div")]
+        if name in ("encoder", "front")
+        else []
+    )
     return exact_nodes(graph.graph) | frozenset(pixels)
 
 
@@ -274,6 +319,8 @@ def _kernels(plans: dict[str, BuiltPlan]) -> list[tuple[str, str]]:
     text = f"encoder {counts[ENCODER_NAME]}, each step {counts[DECODER_NAME]}"
     if SINGLE_NAME in counts:
         text += f" ({counts[SINGLE_NAME]} for one picture)"
+    if FRONT_NAME in counts:
+        text += f"; {counts[FRONT_NAME] + counts[BACK_NAME]} around the row kernel instead of the encoder's"
     if extra := len(requantising(plans[ENCODER_NAME].layers)):
         text += f"; {extra} of the encoder's only requantise"
     return [("kernels", text)]
@@ -281,7 +328,7 @@ def _kernels(plans: dict[str, BuiltPlan]) -> list[tuple[str, str]]:
 
 def _sizes(source: Source, plans: dict[str, BuiltPlan]) -> list[tuple[str, str]]:
     encoder = len(plans[ENCODER_NAME].data) / 1e6
-    decoder = sum(len(plan.data) for plan in plans.values()) / 1e6 - encoder
+    decoder = sum(len(plans[name].data) for name in (DECODER_NAME, SINGLE_NAME) if name in plans) / 1e6
     seconds = sum(plan.seconds for plan in plans.values())
     before = source.path.stat().st_size / 1e6
     return [

@@ -1,4 +1,4 @@
-"""The decode kernel in an engine's folder: compiled by nvcc for the GPUs of the engine, and its weights."""
+"""The CUDA kernels in an engine's folder: compiled by nvcc for the GPUs of the engine, and their weights."""
 
 import shutil
 import subprocess
@@ -9,12 +9,13 @@ import numpy as np
 from onnx import ModelProto, TensorProto, numpy_helper
 
 import robustscanner
-from robustscanner.engine import KERNELS_NAME, WEIGHTS_NAME
+from robustscanner.engine import KERNELS_NAME, ROWS_NAME, WEIGHTS_NAME
 from robustscanner.errors import EngineError
-from robustscanner.gpu.kernels import HIDDEN_SIZE, pack_weights, sources_sha256
+from robustscanner.gpu.kernels import HIDDEN_SIZE, pack_row_weights, pack_weights, sources_sha256
 from robustscanner.spec import ModelSpec
 
 from .kernel_weights import decode_weights
+from .row_cut import SHARES, RowCut
 
 _STEPS = "build without --decoder kernel"
 _CUDA = Path("/usr/local/cuda/bin/nvcc")  # where a Jetson has it, not on PATH
@@ -58,6 +59,13 @@ def write_kernels(
         "sources_sha256": sources_sha256(sources()),
         "precision": "fp16" if half else "fp32",
     }
+
+
+def write_row_weights(folder: Path, rows: RowCut) -> None:
+    """Of the row kernel, in the precision of the plan before it."""
+    shares = next(value for value in rows.front.graph.output if value.name == SHARES)
+    half = shares.type.tensor_type.elem_type == TensorProto.FLOAT16
+    (folder / ROWS_NAME).write_bytes(pack_row_weights(rows.typed(np.float16 if half else np.float32)))
 
 
 def compile_kernels(targets: Sequence[str], output: Path) -> None:

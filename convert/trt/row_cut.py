@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
@@ -22,6 +23,10 @@ class RowCut:
     front: ModelProto  # `images`, `valid_width` -> SHARES, what the back reads, and all outputs but `position`
     back: ModelProto  # STATES and tensors of the front -> `position`
     weights: dict[str, FloatArray]  # see `kernel_weights.row_weights`
+
+    def typed(self, dtype: type[np.floating]) -> dict[str, FloatArray]:
+        """Weights in the precision of an engine; sums stay float32."""
+        return {name: array.astype(np.float32 if name == "bias" else dtype) for name, array in self.weights.items()}
 
 
 def cut_rows(encoder: ModelProto) -> RowCut:

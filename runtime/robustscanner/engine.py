@@ -19,6 +19,7 @@ MANIFEST_NAME = "engine.json"
 ONNX_NAME = "model.onnx"  # in a bundle for ONNX Runtime
 ENCODER_NAME, DECODER_NAME = "encoder.plan", "decoder.plan"  # in a bundle for TensorRT or TensorRT-RTX
 KERNELS_NAME, WEIGHTS_NAME = "decoder.fatbin", "decoder.weights"  # in one that decodes in one launch
+FRONT_NAME, BACK_NAME, ROWS_NAME = "front.plan", "back.plan", "rows.weights"  # and whose row LSTM is one, too
 SINGLE_NAME = "decoder-1.plan"  # the same step, for just one picture
 PRECISIONS = ("fp32", "fp16", "int8")
 BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
@@ -236,7 +237,8 @@ def _open_tensorrt(folder: Path, manifest: EngineManifest, options: SessionOptio
         raise EngineError(f"{folder}: {error}") from None
     names = [name for name in (ENCODER_NAME, DECODER_NAME, SINGLE_NAME) if name in manifest.files]
     plans = [folder / name for name in names]
-    kernels = tuple(folder / name for name in (KERNELS_NAME, WEIGHTS_NAME) if name in manifest.files)
+    kernel_files = (KERNELS_NAME, WEIGHTS_NAME, FRONT_NAME, BACK_NAME, ROWS_NAME)
+    kernels = tuple(folder / name for name in kernel_files if name in manifest.files)
     return TensorRTSession(plans, manifest.model, backend=manifest.backend, options=options, kernels=kernels)
 
 

@@ -181,7 +181,8 @@ class _Model:
         self.gpu, self.session = gpu, _session(data)
         self.nodes = {node.name: node for node in (*self.session.get_inputs(), *self.session.get_outputs())}
         self.inputs = [node.name for node in self.session.get_inputs()]
-        self.kind = "encoder" if "images" in self.inputs else "decoder"
+        kinds = {"images": "encoder", "row_states": "back"}
+        self.kind = next((kind for name, kind in kinds.items() if name in self.inputs), "decoder")
 
     def dtype(self, name: str) -> np.dtype[Any]:
         return np.dtype(DTYPES[self.nodes[name].type])

@@ -15,7 +15,7 @@ from robustscanner.errors import EngineError
 from robustscanner.gpu.crops import Cropper, DevicePicture
 from robustscanner.gpu.decoding import StepTimes
 from robustscanner.gpu.device import ALIGNMENT_BYTES, Bytes, Gpu, Launch, Recorder, RecordingError, first_line
-from robustscanner.gpu.plan import ALLOWED, Context, Plan, Shapes, Tensor, Tensors
+from robustscanner.gpu.plan import ALLOWED, Encoder, Plan, Runnable, Shapes, Tensor, Tensors
 from robustscanner.regions import Words
 from robustscanner.session import Allowed, Images, Scores, Tokens, Widths
 from robustscanner.spec import ModelSpec
@@ -80,7 +80,7 @@ class Layouts:
     allowed: Layout  # what a step may say; of older engines nothing, which is everything
 
     @classmethod
-    def of(cls, encoder: Plan, decoder: Plan, size: Size) -> "Layouts":
+    def of(cls, encoder: Encoder, decoder: Plan, size: Size) -> "Layouts":
         """What is the encoder's and what a step's own is seen from the plans, whatever the model carries along."""
         inputs = Layout.of({name: _sized(tensor, size) for name, tensor in encoder.inputs.items()})
         memory = Layout.of(encoder.outputs_for(inputs.shapes))
@@ -181,7 +181,7 @@ class Tape:
         self._recorder, self._cuda_error = recorder, cuda_error
         self._unrecordable: set[str] = set()
 
-    def record(self, context: Context, queue: Launch) -> Any:
+    def record(self, context: Runnable, queue: Launch) -> Any:
         """A recording of what `queue` queues; None if that cannot be recorded: it then runs without."""
         plan = context.plan
         if self._recorder is None or plan.name in self._unrecordable:
@@ -211,7 +211,7 @@ class Rig:
     """What all buckets of a session share; they run one after another."""
 
     gpu: Gpu
-    encoder: Plan
+    encoder: Encoder
     decoder: Plan
     single: Plan | None  # a decoder for just one picture
     buffers: Buffers

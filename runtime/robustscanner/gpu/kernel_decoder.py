@@ -1,9 +1,6 @@
 """The decode kernel on a GPU: one launch behind the encoder reads a batch to its end; see docs/tensorrt.md."""
 
-import ctypes
-import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,20 +11,8 @@ import numpy as np
 from robustscanner.errors import EngineError
 from robustscanner.gpu.bucket import Layout, Layouts, Rig, Size
 from robustscanner.gpu.crops import Cropper, DevicePicture
-from robustscanner.gpu.device import Gpu, call_driver, first_line
-from robustscanner.gpu.kernels import (
-    BLOCKS_OF_GROUP,
-    HIDDEN_SIZE,
-    SCRATCH_HEADER_BYTES,
-    SLOT_BYTES,
-    THREADS,
-    DecodeCall,
-    DecodeSizes,
-    Launch,
-    Room,
-    plan_launch,
-    weight_layout,
-)
+from robustscanner.gpu.kernel_module import KernelModule
+from robustscanner.gpu.kernels import BLOCKS_OF_GROUP, HIDDEN_SIZE, DecodeCall, DecodeSizes, weight_layout
 from robustscanner.gpu.plan import REBUILD
 from robustscanner.regions import Words
 from robustscanner.session import Images, Scores, Tokens, Widths
@@ -36,42 +21,33 @@ from robustscanner.spec import ModelSpec
 MEMORY = ("keys", "values", "mask", "position")  # what the kernel reads; with joint scoring, CTC too:
 CTC_MEMORY = ("ctc_following", "ctc_stays")
 _UNREAD = ("ctc_sums", "ctc_order")  # of steps only
-_FIRST_WITH_CLUSTERS = 9  # compute capability
-
-logger = logging.getLogger(__name__)
 
 
 class KernelDecoder:
     """A loaded kernel, its weights and its results' memory, for all sizes of a session.
 
     Args:
-        gpu: whose context is current.
-        image: the compiled kernels.
+        module: the compiled kernels.
         weights: as `kernels.pack_weights` writes them.
         spec: the model.
         layouts: of all sizes that there will be.
 
     Raises:
-        EngineError: no cuda.bindings, kernels for another GPU, weights that do not fit, or too little room on this GPU.
+        EngineError: weights that do not fit, or too little room on this GPU.
     """
 
-    def __init__(self, gpu: Gpu, image: Path, weights: Path, spec: ModelSpec, layouts: Mapping[Size, Layouts]) -> None:
+    def __init__(self, module: KernelModule, weights: Path, spec: ModelSpec, layouts: Mapping[Size, Layouts]) -> None:
         if spec.network.hidden_size != HIDDEN_SIZE:
             raise EngineError(f"the decode kernel is for hidden size {HIDDEN_SIZE}, not {spec.network.hidden_size}")
-        self._gpu, self._spec, self._cuda = gpu, spec, _bindings()
-        self._call = partial(call_driver, self._cuda)
-        self._channels, half = _channels(next(iter(layouts.values())).memory, spec)
-        self._module = self._call("cuModuleLoadData", image.read_bytes())
-        gpu.own(self._unload)
-        name = f"robustscanner_decode_{'half' if half else 'float'}"
-        self._function = self._call("cuModuleGetFunction", self._module, name.encode())
-        self._weights = self._place_weights(weights, half=half)
-        self._launches = {size: self._plan(_sizes(size, layout, spec)) for size, layout in layouts.items()}
-        scratch = max(launch.scratch_slots for launch in self._launches.values())
-        self._scratch = gpu.filled_memory({0: np.zeros(SCRATCH_HEADER_BYTES + SLOT_BYTES * scratch, np.uint8)})[0]
-        self._scratch_slots = scratch
+        self._spec = spec
+        channels, half = _channels(next(iter(layouts.values())).memory, spec)
+        self._kernel = module.kernel(f"decode_{'half' if half else 'float'}")
+        self._weights = module.place_weights(weights, *weight_layout(spec, channels, half=half))
+        self._launches = {size: self._kernel.plan(_sizes(size, layout, spec)) for size, layout in layouts.items()}
+        self._scratch_slots = max(launch.scratch_slots for launch in self._launches.values())
+        self._scratch = module.scratch(self._scratch_slots)
         most = max(size.pictures for size in layouts)
-        self.results_host, self._results = gpu.shared_memory(4 * most * (2 * spec.network.max_length + 1))
+        self.results_host, self._results = module.gpu.shared_memory(4 * most * (2 * spec.network.max_length + 1))
 
     def __str__(self) -> str:
         launch = next(iter(self._launches.values()))
@@ -102,64 +78,7 @@ class KernelDecoder:
 
     def launch(self, size: Size, call: DecodeCall) -> None:
         """Queues it."""
-        parameters = (ctypes.c_void_p * 1)(ctypes.addressof(call))
-        config = self._config(self._launches[size])
-        self._call("cuLaunchKernelEx", config, self._function, ctypes.addressof(parameters), 0)
-
-    def _plan(self, sizes: DecodeSizes) -> Launch:
-        room = self._room()
-        launch = plan_launch(sizes, room)
-        attribute = self._cuda.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        self._call("cuFuncSetAttribute", self._function, attribute, room.shared_bytes)
-        if room.clusters:  # a GPC may have fewer multiprocessors left than clusters would need
-            most = int(self._call("cuOccupancyMaxActiveClusters", self._function, self._config(launch)))
-            launch = plan_launch(sizes, Room(min(most, room.groups), room.shared_bytes, clusters=True))
-        return launch
-
-    def _room(self) -> Room:
-        names = self._cuda.CUdevice_attribute
-        multiprocessors, shared, major = (
-            int(self._call("cuDeviceGetAttribute", attribute, self._device()))
-            for attribute in (
-                names.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
-                names.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
-                names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
-            )
-        )
-        return Room(multiprocessors // BLOCKS_OF_GROUP, shared, clusters=major >= _FIRST_WITH_CLUSTERS)
-
-    def _device(self) -> Any:
-        return self._call("cuCtxGetDevice")
-
-    def _config(self, launch: Launch) -> Any:
-        """Blocks of a group have to run at once: as a cluster, or else all blocks of the launch."""
-        config, attribute = self._cuda.CUlaunchConfig(), self._cuda.CUlaunchAttribute()
-        config.gridDimX, config.gridDimY, config.gridDimZ = launch.groups * BLOCKS_OF_GROUP, 1, 1
-        config.blockDimX, config.blockDimY, config.blockDimZ = THREADS, 1, 1
-        config.sharedMemBytes, config.hStream = launch.shared_bytes, self._cuda.CUstream(self._gpu.stream.handle)
-        ids = self._cuda.CUlaunchAttributeID
-        if launch.scratch_slots:
-            attribute.id = ids.CU_LAUNCH_ATTRIBUTE_COOPERATIVE
-            attribute.value.cooperative = 1
-        else:
-            attribute.id = ids.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
-            value = attribute.value
-            value.clusterDim.x, value.clusterDim.y, value.clusterDim.z = BLOCKS_OF_GROUP, 1, 1
-        config.attrs, config.numAttrs = [attribute], 1
-        return config
-
-    def _place_weights(self, path: Path, *, half: bool) -> dict[str, int]:
-        """Into the GPU's memory: addresses by name."""
-        layout, size_bytes = weight_layout(self._spec, self._channels, half=half)
-        packed = np.fromfile(path, np.uint8)
-        if packed.nbytes != size_bytes:
-            raise EngineError(f"{path.name} has {packed.nbytes} bytes, not {size_bytes}; {REBUILD}")
-        base = self._gpu.filled_memory({0: packed})[0]
-        return {name: base + weight.offset for name, weight in layout.items()}
-
-    def _unload(self) -> None:
-        with suppress(EngineError):  # of a GPU that failed
-            self._call("cuModuleUnload", self._module)
+        self._kernel.queue(self._launches[size], call)
 
 
 class KernelBucket:
@@ -235,15 +154,6 @@ class KernelBucket:
             buffers.queue_inputs(self._layouts.inputs, self._rig.gpu)
         self._encode()
         self._decoder.launch(self._size, self._calls[buffers.constrained])
-
-
-def _bindings() -> Any:
-    try:
-        from cuda.bindings import driver as cuda  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except (ImportError, OSError, RuntimeError) as error:
-        cure = "pip install cuda-bindings"
-        raise EngineError(f"the decode kernel needs cuda.bindings ({first_line(error)}); {cure}") from None
-    return cuda
 
 
 def _is_turned(memory: Layout) -> bool:

@@ -150,6 +150,24 @@ def weight_layout(spec: ModelSpec, channels: int, *, half: bool) -> tuple[dict[s
         "classifier": ((channels, charset.class_count), kind),
         "classifier_bias": ((charset.class_count,), np.dtype(np.float32)),
     }
+    return _one_after_another(shapes)
+
+
+def row_layout(*, half: bool) -> tuple[dict[str, Weight], int]:
+    """Likewise the row kernel's."""
+    kind = np.dtype(np.float16 if half else np.float32)
+    return _one_after_another(
+        {
+            "lower": ((HIDDEN_SIZE, 4, HIDDEN_SIZE), kind),
+            "upper": ((HIDDEN_SIZE, 4, 2 * HIDDEN_SIZE), kind),
+            "bias": ((HIDDEN_SIZE, 4), np.dtype(np.float32)),
+        }
+    )
+
+
+def _one_after_another(
+    shapes: Mapping[str, tuple[tuple[int, ...], np.dtype[np.floating]]],
+) -> tuple[dict[str, Weight], int]:
     found, end = {}, 0
     for name, (shape, dtype) in shapes.items():
         found[name] = Weight(end, shape, dtype)
@@ -159,7 +177,16 @@ def weight_layout(spec: ModelSpec, channels: int, *, half: bool) -> tuple[dict[s
 
 def pack_weights(arrays: Mapping[str, npt.NDArray[np.floating]], spec: ModelSpec) -> bytes:
     """The file of weights of the decode kernel, from arrays of its shapes and types."""
-    layout, size_bytes = weight_layout(spec, len(arrays["classifier"]), half=arrays["classifier"].dtype == np.float16)
+    half = arrays["classifier"].dtype == np.float16
+    return _pack(arrays, *weight_layout(spec, len(arrays["classifier"]), half=half))
+
+
+def pack_row_weights(arrays: Mapping[str, npt.NDArray[np.floating]]) -> bytes:
+    """Likewise of the row kernel."""
+    return _pack(arrays, *row_layout(half=arrays["lower"].dtype == np.float16))
+
+
+def _pack(arrays: Mapping[str, npt.NDArray[np.floating]], layout: Mapping[str, Weight], size_bytes: int) -> bytes:
     packed = np.zeros(size_bytes, np.uint8)
     for name, weight in layout.items():
         array = np.ascontiguousarray(arrays[name], weight.dtype)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -94,6 +94,45 @@ def _is_installed(module: str) -> bool:
     return False
 
 
+class Encoder(Protocol):
+    """From pictures to a decoder's memory: a plan, or two with the row kernel between them."""
+
+    name: str
+    inputs: Tensors
+    outputs: Tensors
+
+    @property
+    def shares_context(self) -> bool:
+        """Whether it has but one context, which is wired anew for every launch."""
+
+    @property
+    def halves(self) -> "tuple[Plan, ...]":
+        """The plans that it is made of."""
+
+    def extent(self, name: str, axis: int = 0) -> tuple[int, int]:
+        """See `Plan`."""
+
+    def context(self) -> "Runnable":
+        """See `Plan`."""
+
+    def outputs_for(self, shapes: Shapes) -> Tensors:
+        """See `Plan`."""
+
+
+class Runnable(Protocol):
+    """An execution context, or two; see `Context`."""
+
+    @property
+    def plan(self) -> "Encoder":
+        """What it runs."""
+
+    def execute(self, shapes: Shapes, wiring: Wiring) -> None:
+        """See `Context`."""
+
+    def is_recordable(self) -> bool:
+        """See `Context`."""
+
+
 class Plan:
     """A deserialised engine, and what makes execution contexts of it."""
 
@@ -109,6 +148,11 @@ class Plan:
         self._scratch = 0
         self.shares_context = False  # until it turns out so
         self._first: Context | None = None
+
+    @property
+    def halves(self) -> "tuple[Plan, ...]":
+        """See `Encoder`."""
+        return (self,)
 
     def extent(self, name: str, axis: int = 0) -> tuple[int, int]:
         """How small and how large a dimension of an input may be; the first is the batch."""
@@ -237,13 +281,11 @@ class Context:
         return tell is None or bool(tell(self._stream))
 
 
-def open_plans(
-    library: Library, gpu: Gpu, paths: Sequence[Path], spec: ModelSpec, *, host_code: bool
-) -> tuple[Plan, ...]:
-    """Encoder and one or more decoders, fit for each other and for the model.
+def open_plans(library: Library, gpu: Gpu, paths: Sequence[Path], *, host_code: bool) -> tuple[Plan, ...]:
+    """Plans, whatever they are.
 
     Raises:
-        EngineError: they are not, or cannot be opened.
+        EngineError: one cannot be opened.
     """
     tensorrt_logger, complaints = _tensorrt_logger(library.trt)
     try:
@@ -255,13 +297,15 @@ def open_plans(
     plans: list[Plan] = []  # in a loop: the frame of a comprehension would keep the runtime alive after an error
     for path in paths:
         plans.append(Plan(library, gpu, runtime, path))
-    for decoder in plans[1:]:
-        _check_plans(plans[0], decoder, spec)
     return tuple(plans)
 
 
-def _check_plans(encoder: Plan, decoder: Plan, spec: ModelSpec) -> None:
-    """Whether they are what `convert/graph/split.py` makes, and of this model."""
+def check_plans(encoder: Encoder, decoder: Plan, spec: ModelSpec) -> None:
+    """Whether they are what `convert/graph/split.py` makes, fit for each other and for the model.
+
+    Raises:
+        EngineError: they are not.
+    """
     canvas, steps = (spec.input.height_px, spec.input.width_px, 3), spec.network.max_length
     _check_tensor(encoder, encoder.inputs, "images", Tensor((-1, *canvas), np.dtype(np.uint8)))
     _check_tensor(encoder, encoder.inputs, "valid_width", Tensor((-1,), np.dtype(np.int32)))
@@ -285,7 +329,7 @@ def _check_plans(encoder: Plan, decoder: Plan, spec: ModelSpec) -> None:
             raise EngineError(f"{decoder.name}: {name} is {tensor.dtype}, but {name}_next is not; {REBUILD}")
 
 
-def _check_tensor(plan: Plan, tensors: Tensors, name: str, wanted: Tensor) -> None:
+def _check_tensor(plan: Encoder, tensors: Tensors, name: str, wanted: Tensor) -> None:
     """A dimension that one of the two leaves open may turn out right."""
     found = tensors.get(name)
     if found is None:

@@ -7,8 +7,9 @@ device memory, two copies of the decoding state take turns, and launches are rec
 import logging
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ from robustscanner.gpu.device import (
     is_lost,
 )
 from robustscanner.gpu.kernel_decoder import KernelBucket, KernelDecoder
-from robustscanner.gpu.plan import ALLOWED, REBUILD, Library, Plan, import_tensorrt, open_plans
+from robustscanner.gpu.kernel_module import KernelModule
+from robustscanner.gpu.plan import ALLOWED, REBUILD, Encoder, Library, Plan, check_plans, import_tensorrt, open_plans
+from robustscanner.gpu.row_encoder import RowEncoder
 from robustscanner.regions import Words, describe
 from robustscanner.session import (
     Allowed,
@@ -56,6 +59,8 @@ _RESTART = (
     "and look into the kernel's log (dmesg) if it stays so"
 )
 
+OpenPlans = Callable[[Sequence[Path]], tuple[Plan, ...]]
+
 logger = logging.getLogger(__name__)
 
 
@@ -70,7 +75,8 @@ class TensorRTSession:
         spec: the model inside.
         backend: "tensorrt" or "tensorrt-rtx".
         options: how to run it.
-        kernels: the compiled decode kernel and its weights, or nothing.
+        kernels: the compiled kernels and the decode kernel's weights; then, or not, the encoder's halves before and
+            after its row LSTM, and that kernel's weights; or nothing.
 
     Raises:
         EngineError: no GPU, a missing library, plans that cannot be opened or are none of ours, too little memory.
@@ -227,13 +233,19 @@ class _Worker:
     ) -> None:
         self._spec, self._steps = spec, spec.network.max_length
         _check_steps(options, self._steps)
-        encoder, decoder, *single = open_plans(library, gpu, plans, spec, host_code=options.host_code)
+        open_ = partial(open_plans, library, gpu, host_code=options.host_code)
+        module = _open_module(gpu, kernels, options)
+        decoder, *single = open_(plans[1:])
+        rows = _open_rows(module, kernels[2:], decoder, open_, options)
+        encoder: Encoder = rows if rows is not None else open_(plans[:1])[0]
+        for step in (decoder, *single):
+            check_plans(encoder, step, spec)
         self.buckets = _choose_buckets(encoder, decoder, options)
         sizes = [Size(pictures, width) for width in spec.input.canvas_widths for pictures in self.buckets]
-        self._rig = _make_rig(gpu, (encoder, decoder, *single), sizes, spec, cuda_graphs=options.cuda_graphs)
+        self._rig = _make_rig(gpu, encoder, (decoder, *single), sizes, spec, cuda_graphs=options.cuda_graphs)
         self._prepared: dict[Size, Bucket | KernelBucket] = {}
         self._cropper: Cropper | None = None
-        self.kernel = _open_kernel(self._rig, kernels, sizes, spec, options)
+        self.kernel = _open_kernel(self._rig, module, kernels[1:2], sizes, spec, options)
         self.can_constrain = all(ALLOWED in plan.inputs for plan in (decoder, *single))
         gpu.own(self._close)
         self.schedule = Schedule(self._steps, 0) if self.kernel else self._choose_schedule(options)
@@ -314,22 +326,57 @@ class _Worker:
         self._prepared.clear()
 
 
-def _open_kernel(
-    rig: Rig, files: Sequence[Path], sizes: Sequence[Size], spec: ModelSpec, options: GpuOptions
-) -> KernelDecoder | None:
-    """The decode kernel, if the engine has it, it runs here, and nobody wants steps."""
+def _open_module(gpu: Gpu, files: Sequence[Path], options: GpuOptions) -> KernelModule | None:
+    """The compiled kernels, if the engine has them, they run here, and nobody wants steps."""
     if options.decoder == "steps" or (not files and options.decoder is None):
         return None
     try:
-        if len(files) != 2:
+        if len(files) < 2:
             raise EngineError("has no decode kernel; build it with --decoder kernel, or read with decoder='steps'")
-        layouts = {size: Layouts.of(rig.encoder, rig.decoder_for(size), size) for size in sizes}
-        return KernelDecoder(rig.gpu, files[0], files[1], spec, layouts)
+        return KernelModule(gpu, files[0])
     except EngineError as error:
-        if options.decoder == "kernel":
-            raise
-        logger.warning("decodes step by step, which is slower: %s", error)
+        _do_without("decodes step by step, which is slower", error, options)
         return None
+
+
+def _open_rows(
+    module: KernelModule | None, files: Sequence[Path], decoder: Plan, open_: OpenPlans, options: GpuOptions
+) -> RowEncoder | None:
+    """The encoder around the row kernel, if the engine has one and it runs here."""
+    if module is None or len(files) != 3:
+        return None
+    try:
+        front, back = open_(files[:2])
+        return RowEncoder(front, back, module, files[2], decoder.inputs)
+    except EngineError as error:
+        _do_without("runs the row LSTM in TensorRT, which is slower", error, options)
+        return None
+
+
+def _open_kernel(
+    rig: Rig,
+    module: KernelModule | None,
+    weights: Sequence[Path],
+    sizes: Sequence[Size],
+    spec: ModelSpec,
+    options: GpuOptions,
+) -> KernelDecoder | None:
+    """The decode kernel, if it runs here."""
+    if module is None:
+        return None
+    try:
+        layouts = {size: Layouts.of(rig.encoder, rig.decoder_for(size), size) for size in sizes}
+        return KernelDecoder(module, weights[0], spec, layouts)
+    except EngineError as error:
+        _do_without("decodes step by step, which is slower", error, options)
+        return None
+
+
+def _do_without(what: str, error: EngineError, options: GpuOptions) -> None:
+    """A kernel that does not run here is done without, unless it was asked for."""
+    if options.decoder == "kernel":
+        raise error
+    logger.warning("%s: %s", what, error)
 
 
 def _blank(spec: ModelSpec, width_px: int) -> tuple[Images, Widths]:
@@ -337,21 +384,26 @@ def _blank(spec: ModelSpec, width_px: int) -> tuple[Images, Widths]:
     return np.zeros((1, spec.input.height_px, width_px, 3), np.uint8), np.array([width_px], np.int32)
 
 
-def _make_rig(gpu: Gpu, plans: Sequence[Plan], sizes: Sequence[Size], spec: ModelSpec, *, cuda_graphs: bool) -> Rig:
+def _make_rig(
+    gpu: Gpu, encoder: Encoder, steps: Sequence[Plan], sizes: Sequence[Size], spec: ModelSpec, *, cuda_graphs: bool
+) -> Rig:
     """Takes all the memory that the session will ever need, but for what TensorRT's contexts take themselves."""
+    plans = (*encoder.halves, *steps)
     scratch = gpu.device_memory(max(plan.scratch_bytes for plan in plans))
     for plan in plans:
         plan.use_scratch(scratch)
-    encoder, decoder, *single = plans
+    decoder, *single = steps
     layouts = {size: Layouts.of(encoder, decoder, size) for size in sizes}
+    if isinstance(encoder, RowEncoder):
+        encoder.reserve()
     fresh = {size: fresh_state(layout.state, spec) for size, layout in layouts.items()}
     buffers = Buffers(gpu, list(layouts.values()), fresh)
     tape = Tape(Recorder.open(gpu.stream) if cuda_graphs else None, gpu.drv.Error)
-    steps = spec.network.max_length
-    return Rig(gpu, encoder, decoder, single[0] if single else None, buffers, gpu.events(steps), tape, steps)
+    count = spec.network.max_length
+    return Rig(gpu, encoder, decoder, single[0] if single else None, buffers, gpu.events(count), tape, count)
 
 
-def _choose_buckets(encoder: Plan, decoder: Plan, options: GpuOptions) -> tuple[int, ...]:
+def _choose_buckets(encoder: Encoder, decoder: Plan, options: GpuOptions) -> tuple[int, ...]:
     ranges = [encoder.extent("images"), decoder.extent("token")]
     smallest, largest = max(low for low, _ in ranges), min(high for _, high in ranges)
     if smallest > largest:

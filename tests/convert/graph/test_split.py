@@ -66,7 +66,8 @@ def test_encoder_and_steps_equal_the_one_graph(graphs: Pair, spec: ModelSpec, ca
     inputs = {"images": calibration.canvases, "valid_width": calibration.widths}
     tokens, scores = session(onnx.load(TINY)).run(["tokens", "scores"], inputs)
     memory = dict(zip(MEMORY, session(graphs[0]).run(list(MEMORY), inputs), strict=True))
-    got, sure = decode(session(graphs[1]), memory | {ALLOWED: everything_allowed(spec)}, first_state(spec, len(tokens)))
+    memory[ALLOWED], step = everything_allowed(spec), session(graphs[1])
+    got, sure = decode(step, memory, first_state(step, memory, spec))
     assert len({tuple(row) for row in tokens}) > 4  # not all the same text
     np.testing.assert_array_equal(got, tokens)
     np.testing.assert_allclose(sure, scores, atol=2e-5)
@@ -89,8 +90,8 @@ def test_steps_choose_among_what_is_allowed(
         constraint.automaton(spec).mask(),
     )
     memory = dict(zip(MEMORY, session(graphs[0]).run(list(MEMORY), inputs), strict=True)) | {ALLOWED: mask}
-    step = to_half(graphs[1], ()) if half else graphs[1]
-    got, sure = decode(session(step), memory, first_state(spec, len(calibration.widths)))
+    step = session(to_half(graphs[1], ()) if half else graphs[1])
+    got, sure = decode(step, memory, first_state(step, memory, spec))
     tokens, scores = session(onnx.load(TINY)).run(["tokens", "scores"], inputs | {ALLOWED: mask})
     assert all(
         mask[place, token] == 0 for row in got for place, token in enumerate(row) if token != spec.charset.pad_id
@@ -106,7 +107,7 @@ def test_numbers_that_are_none_choose_an_id(graphs: Pair, spec: ModelSpec, calib
     memory = dict(zip(MEMORY, session(graphs[0]).run(list(MEMORY), inputs), strict=True))
     memory = {name: np.full_like(array, np.nan) for name, array in memory.items()} | {ALLOWED: everything_allowed(spec)}
     step = session(graphs[1])
-    token, scores = step.run(["token_next", "scores_next"], {**memory, **first_state(spec, len(calibration.widths))})
+    token, scores = step.run(["token_next", "scores_next"], {**memory, **first_state(step, memory, spec)})
     assert (token < spec.charset.class_count).all()
     assert np.isnan(scores[:, 0]).all()
 
@@ -114,8 +115,8 @@ def test_numbers_that_are_none_choose_an_id(graphs: Pair, spec: ModelSpec, calib
 def test_step_stops_when_the_last_row_has_ended(graphs: Pair, spec: ModelSpec, calibration: CalibrationSet) -> None:
     inputs = {"images": calibration.canvases, "valid_width": calibration.widths}
     memory = dict(zip(MEMORY, session(graphs[0]).run(list(MEMORY), inputs), strict=True))
-    memory[ALLOWED] = everything_allowed(spec)
-    step, state = session(graphs[1]), first_state(spec, len(calibration.widths))
+    memory[ALLOWED], step = everything_allowed(spec), session(graphs[1])
+    state = first_state(step, memory, spec)
     names = [f"{name}_next" for name in STATE]
     for count in range(1, spec.network.max_length + 1):
         *values, going = step.run([*names, "going"], {**memory, **state})

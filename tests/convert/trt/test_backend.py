@@ -1,6 +1,8 @@
 """Engines of TensorRT-RTX, built by the real library on this CPU for GPUs that are not here."""
 
 import json
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from tests.convert.conftest import ROOT, TINY
 rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
 TARGETS = {"edge": "sm_80,sm_86,sm_89,sm_120", "r31": "sm_80,sm_120"}
-EDGE = ROOT / "runtime" / "robustscanner" / "models" / "edge.onnx"
+MODELS = ROOT / "runtime" / "robustscanner" / "models"
+EDGE, SMALL = MODELS / "edge.onnx", MODELS / "small.onnx"
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +51,12 @@ def convolutions(layers: list[dict[str, Any]]) -> dict[str, str]:
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("name", ["edge", "r31"])
 def test_backbone_runs_in_the_precision_that_was_asked_for(
-    name: str, precision: str, tmp_path: Path, crops: Path, request: pytest.FixtureRequest
+    name: str,
+    precision: str,
+    tmp_path: Path,
+    crops: Path,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = EDGE if name == "edge" else request.getfixturevalue("r31")
     _, layers = build(model, precision, tmp_path, crops, "--target", TARGETS[name], "--max-batch", "4")
@@ -60,6 +68,27 @@ def test_backbone_runs_in_the_precision_that_was_asked_for(
     assert {found[node] for node in backbone if node != first} == {expected}
     assert found[first] == ("Half" if precision == "int8" else expected)  # it sees pixels
     assert found["/encoder/Conv"] == ("Half" if precision == "int8" else expected)
+    assert requantising(capsys.readouterr().out) <= {"edge": 9, "r31": 30}[name] * (precision == "int8")
+
+
+def requantising(printed: str) -> int:
+    """Kernels of the encoder that only turn numbers into 8 bits, as a build tells."""
+    print(line := next(line for line in printed.splitlines() if line.strip().startswith("kernels")))
+    said = re.search(r"(\d+) of the encoder's only requantise", line)
+    return int(said[1]) if said else 0
+
+
+@pytest.mark.parametrize(("precision", "int8"), [("fp16", 0), ("int8", 16)])
+def test_layers_of_the_shipped_small(
+    precision: str, int8: int, tmp_path: Path, crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CTC has a say and canvases differ in width; accuracy is measured in simulation, so its graphs have to run."""
+    _, layers = build(SMALL, precision, tmp_path, crops, "--target", "sm_86", "--max-batch", "4")
+    found = Counter(convolutions(layers).values())
+    assert found["Int8"] == int8
+    assert set(found) <= {"Int8", "Half"}
+    assert found.total() > 50  # of 70: TensorRT-RTX makes other kernels of some
+    assert requantising(capsys.readouterr().out) <= 11 * bool(int8)
 
 
 def test_turing_gets_scores_without_matrix_products(tmp_path: Path, crops: Path) -> None:

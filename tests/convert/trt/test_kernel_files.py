@@ -1,5 +1,6 @@
 """The decode kernel's files: compiled where nvcc is, weights in the precision of the encoder."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from convert.graph.split import split
 from convert.trt import kernel_files
 from convert.trt.half import to_half
 from convert.trt.kernel_files import check_kernels, write_kernels
-from robustscanner.engine import KERNELS_NAME, WEIGHTS_NAME
+from robustscanner.engine import KERNELS_NAME, ROWS_NAME, WEIGHTS_NAME, read_manifest
 from robustscanner.errors import EngineError
-from robustscanner.gpu.kernels import weight_layout
+from robustscanner.gpu.kernels import row_layout, weight_layout
 from robustscanner.spec import ModelSpec
 from tests.convert.conftest import ROOT, TINY
 
@@ -70,6 +71,39 @@ def test_another_hidden_size_is_refused_before_anything_is_built(
     assert main([str(TINY), *arguments]) == 1
     assert "the decode kernel is for hidden size 128, not 16" in capsys.readouterr().err
     assert not target.exists()
+
+
+@needs_nvcc
+def test_an_engine_with_both_kernels(tmp_path: Path, crops: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole encoder is in it as well, for GPUs that cannot run them."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    arguments = ["--fp16", "-o", str(tmp_path / "x.engine"), "--backend", "tensorrt-rtx", "--target", "sm_86"]
+    arguments += ["--decoder", "kernel", "--row-lstm", "kernel", "--calib-data", str(crops), "--max-batch", "4"]
+    assert main([str(EDGE), *arguments]) == 0
+    plans = {"encoder.plan", "decoder.plan", "decoder-1.plan", "front.plan", "back.plan"}
+    assert set(read_manifest(tmp_path / "x.engine").files) == plans | {KERNELS_NAME, WEIGHTS_NAME, ROWS_NAME}
+    assert (tmp_path / "x.engine" / ROWS_NAME).stat().st_size == row_layout(half=True)[1]
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("kernels"))
+    whole, around = (
+        int(number) for number in re.findall(r"encoder (\d+)|(\d+) around", line) for number in number if number
+    )
+    assert around < whole / 2
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        (EDGE, ["--row-lstm", "kernel"], "give --decoder kernel as well"),
+        (EDGE.with_name("small.onnx"), ["--row-lstm", "kernel", "--decoder", "kernel"], "has no LSTM over its rows"),
+    ],
+)
+def test_row_kernel_that_cannot_be(
+    model: Path, arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    common = ["--fp16", "-o", str(tmp_path / "x.engine"), "--backend", "tensorrt-rtx", "--target", "sm_86"]
+    assert main([str(model), *common, *arguments]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_decoder_does_nothing_with_onnxruntime(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,10 @@
 import ctypes
 import sys
 from collections.abc import Iterator
+from ctypes import Structure
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,12 +20,13 @@ from convert.graph.split import split
 from convert.trt.attention import fuse_attention
 from convert.trt.half import to_half
 from convert.trt.kernel_weights import decode_weights
+from convert.trt.row_cut import SHARES, STATES, cut_rows
 from robustscanner import Constraint, Recognizer
 from robustscanner.errors import EngineError
 from robustscanner.gpu import tensorrt_session
 from robustscanner.gpu.device import Gpu
 from robustscanner.gpu.kernel_decoder import _say_columns
-from robustscanner.gpu.kernels import DecodeCall, pack_weights
+from robustscanner.gpu.kernels import DecodeCall, RowsCall, pack_row_weights, pack_weights
 from robustscanner.gpu.tensorrt_session import TensorRTSession
 from robustscanner.onnx_session import OnnxSession
 from robustscanner.preprocess import load_image, make_batch
@@ -38,6 +41,7 @@ EDGE = ROOT / "runtime" / "robustscanner" / "models" / "edge.onnx"
 CROPS = sorted((ROOT / "calib_data" / "demo").glob("*.jpg"))
 LARGEST = 5
 PLAN_NAMES, KERNEL_NAMES = ("encoder.plan", "decoder.plan"), ("decoder.fatbin", "decoder.weights")
+ROW_NAMES = ("front.plan", "back.plan", "rows.weights")
 
 sys.path.append(str(ROOT / "tests" / "runtime" / "cuda"))
 from emulation import LIGHT, library
@@ -49,7 +53,7 @@ def reference() -> Iterator[OnnxSession]:
         yield session
 
 
-def write_bundle(folder: Path, path: Path, spec: ModelSpec, *, half: bool) -> Path:
+def write_bundle(folder: Path, path: Path, spec: ModelSpec, *, half: bool, rows: bool = False) -> Path:
     """Both plans, weights, and what stands for compiled kernels."""
     model = onnx.load(path)
     encoder, decoder = split(model, spec)
@@ -61,30 +65,47 @@ def write_bundle(folder: Path, path: Path, spec: ModelSpec, *, half: bool) -> Pa
     (folder / KERNEL_NAMES[0]).write_bytes(b"compiled")
     packed = pack_weights(decode_weights(weights, np.float16 if half else np.float32), spec)
     (folder / KERNEL_NAMES[1]).write_bytes(packed)
+    if rows:
+        write_halves(folder, split(model, spec), half=half)
     return folder
 
 
-@pytest.fixture(scope="module", params=["float", "half, turned"])
+def write_halves(folder: Path, graphs: tuple[onnx.ModelProto, onnx.ModelProto], *, half: bool) -> None:
+    """The encoder before and after its row LSTM, and the weights of that."""
+    cut = cut_rows(graphs[0])
+    front, back = cut.front, cut.back
+    if half:
+        front = fuse_attention(front, graphs[1])[0]
+        front, back = (to_half(part, ("values", "position", SHARES, STATES)) for part in (front, back))
+    weights = cut.typed(np.float16 if half else np.float32)
+    contents = plan(front, largest=LARGEST), plan(back, largest=LARGEST), pack_row_weights(weights)
+    for name, data in zip(ROW_NAMES, contents, strict=True):
+        (folder / name).write_bytes(data)
+
+
+@pytest.fixture(scope="module", params=["float", "half, turned", "float, rows", "half, turned, rows"])
 def bundle(request: pytest.FixtureRequest, reference: OnnxSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    half = request.param != "float"
-    return write_bundle(tmp_path_factory.mktemp("bundle"), EDGE, reference.spec, half=half)
+    kind = request.param.split(", ")
+    folder = tmp_path_factory.mktemp("bundle")
+    return write_bundle(folder, EDGE, reference.spec, half="half" in kind, rows="rows" in kind)
 
 
 def teach(gpu: FakeGpu) -> None:
     """What the kernels do: the emulation, at addresses of the host."""
     emulated = library()
-    for name, half in (("float", 0), ("half", 1)):
+    for precision, half in (("float", 0), ("half", 1)):
+        for kernel, kind in (("decode", DecodeCall), ("rows", RowsCall)):
+            run = getattr(emulated, f"robustscanner_{kernel}")
 
-        def decode(parameter: int, half: int = half) -> None:
-            call = DecodeCall.from_buffer_copy((ctypes.c_char * ctypes.sizeof(DecodeCall)).from_address(parameter))
-            pointers = [name for name, kind in DecodeCall._fields_ if kind is ctypes.c_void_p]
-            for pointer in pointers:
-                if address := getattr(call, pointer):
-                    setattr(call, pointer, ctypes.addressof(gpu.driver.memory(address, 1)))
-            clusters = call.scratch_slots == 0
-            assert emulated.robustscanner_decode(ctypes.byref(call), LIGHT, half, int(clusters)) > 0
+            def play(parameter: int, run: Any = run, kind: type[Structure] = kind, half: int = half) -> None:
+                call = kind.from_buffer_copy((ctypes.c_char * ctypes.sizeof(kind)).from_address(parameter))
+                pointers = [name for name, of in kind._fields_ if of is ctypes.c_void_p]
+                for pointer in pointers:
+                    if address := getattr(call, pointer):
+                        setattr(call, pointer, ctypes.addressof(gpu.driver.memory(address, 1)))
+                assert run(ctypes.byref(call), LIGHT, half, int(call.scratch_slots == 0)) > 0
 
-        gpu.driver.teach(f"robustscanner_decode_{name}", ctypes.sizeof(DecodeCall), decode)
+            gpu.driver.teach(f"robustscanner_{kernel}_{precision}", ctypes.sizeof(kind), play)
 
 
 def open_(bundle: Path, reference: OnnxSession, *, kernels: bool = True, **options: object) -> TensorRTSession:
@@ -93,7 +114,7 @@ def open_(bundle: Path, reference: OnnxSession, *, kernels: bool = True, **optio
         reference.spec,
         backend="tensorrt",
         options=SessionOptions(threads=1, gpu=GpuOptions(prepared=(1,), **options)),
-        kernels=[bundle / name for name in KERNEL_NAMES] if kernels else [],
+        kernels=[path for name in (*KERNEL_NAMES, *ROW_NAMES) if kernels and (path := bundle / name).exists()],
     )
 
 
@@ -116,11 +137,12 @@ def test_a_word_is_one_launch_and_one_wait(
                 expected = reference.run(given[0][:count], given[1][:count])
                 np.testing.assert_array_equal(tokens, expected[0])
                 np.testing.assert_allclose(scores, expected[1], atol=1e-2)
-            before = gpu.calls
+            before, plans = gpu.calls, gpu.runs.copy()
             session.run(given[0][:1], given[1][:1])
             calls = {name: count for name, count in (gpu.calls - before).items() if " " not in name}
     needed = ("cuGraphLaunch", "cuEventRecord", "cuEventSynchronize", "cuCtxPushCurrent", "cuCtxPopCurrent")
     assert calls == dict.fromkeys(needed, 1)
+    assert gpu.runs - plans == ({"encoder": 1, "back": 1} if (bundle / ROW_NAMES[0]).exists() else {"encoder": 1})
 
 
 @pytest.mark.parametrize("cuda_graphs", [True, False])
@@ -188,12 +210,27 @@ def test_what_cannot_run_here_is_read_step_by_step(
 ) -> None:
     given = pictures(reference, 2)
     gpu = FakeGpu()
-    gpu.fail(call)
+    gpu.fail(call, 0)
     with installed(gpu):
         teach(gpu)
         with open_(bundle, reference, steps_per_launch=2, lookahead=0) as session:
             assert session.run(*given)[0].tolist() == reference.run(*given)[0].tolist()
     assert f"step by step, which is slower: {call}" in caplog.text
+
+
+def test_without_the_row_kernel_the_whole_encoder_runs(
+    bundle: Path, reference: OnnxSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not (bundle / ROW_NAMES[0]).exists():
+        pytest.skip("it has none")
+    given, gpu = pictures(reference, 2), FakeGpu()
+    gpu.fail("cuModuleGetFunction")
+    with installed(gpu):
+        teach(gpu)
+        with open_(bundle, reference) as session:
+            assert session.run(*given)[0].tolist() == reference.run(*given)[0].tolist()
+        assert not gpu.runs["back"]
+    assert "runs the row LSTM in TensorRT, which is slower: cuModuleGetFunction" in caplog.text
 
 
 def test_steps_may_be_asked_for(bundle: Path, reference: OnnxSession) -> None:
