@@ -235,18 +235,17 @@ class _Worker:
         _check_steps(options, self._steps)
         open_ = partial(open_plans, library, gpu, host_code=options.host_code)
         module = _open_module(gpu, kernels, options)
-        decoder, *single = open_(plans[1:])
-        rows = _open_rows(module, kernels[2:], decoder, open_, options)
-        encoder: Encoder = rows if rows is not None else open_(plans[:1])[0]
-        for step in (decoder, *single):
+        encoder, steps = _open_parts(open_, plans, module, kernels[2:], options)
+        for step in steps:
             check_plans(encoder, step, spec)
+        decoder = steps[0]
         self.buckets = _choose_buckets(encoder, decoder, options)
         sizes = [Size(pictures, width) for width in spec.input.canvas_widths for pictures in self.buckets]
-        self._rig = _make_rig(gpu, encoder, (decoder, *single), sizes, spec, cuda_graphs=options.cuda_graphs)
+        self._rig = _make_rig(gpu, encoder, steps, sizes, spec, cuda_graphs=options.cuda_graphs)
         self._prepared: dict[Size, Bucket | KernelBucket] = {}
         self._cropper: Cropper | None = None
         self.kernel = _open_kernel(self._rig, module, kernels[1:2], sizes, spec, options)
-        self.can_constrain = all(ALLOWED in plan.inputs for plan in (decoder, *single))
+        self.can_constrain = all(ALLOWED in step.inputs for step in steps)
         gpu.own(self._close)
         self.schedule = Schedule(self._steps, 0) if self.kernel else self._choose_schedule(options)
         for pictures in options.prepared or (self.buckets[0], self.buckets[-1]):
@@ -339,18 +338,20 @@ def _open_module(gpu: Gpu, files: Sequence[Path], options: GpuOptions) -> Kernel
         return None
 
 
-def _open_rows(
-    module: KernelModule | None, files: Sequence[Path], decoder: Plan, open_: OpenPlans, options: GpuOptions
-) -> RowEncoder | None:
-    """The encoder around the row kernel, if the engine has one and it runs here."""
+def _open_parts(
+    open_: OpenPlans, plans: Sequence[Path], module: KernelModule | None, files: Sequence[Path], options: GpuOptions
+) -> tuple[Encoder, tuple[Plan, ...]]:
+    """The encoder, around the row kernel if the engine has one and it runs here, and the steps."""
     if module is None or len(files) != 3:
-        return None
+        encoder, *others = open_(plans)
+        return encoder, tuple(others)
+    steps = open_(plans[1:])
     try:
         front, back = open_(files[:2])
-        return RowEncoder(front, back, module, files[2], decoder.inputs)
+        return RowEncoder(front, back, module, files[2], steps[0].inputs), steps
     except EngineError as error:
         _do_without("runs the row LSTM in TensorRT, which is slower", error, options)
-        return None
+    return open_(plans[:1])[0], steps
 
 
 def _open_kernel(

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -193,6 +194,21 @@ def test_constraints(bundle: Path, reference: OnnxSession, cuda_graphs: bool, mo
                 assert [reading.text for reading in found] == [reading.text for reading in readings]
                 assert [r.score for r in found] == pytest.approx([r.score for r in readings], rel=0.1, abs=1e-6)
                 assert recognizer.read(words[0], constraint=constraint).text == readings[0].text
+
+
+def test_words_from_the_narrowest_to_the_canvas(bundle: Path, reference: OnnxSession) -> None:
+    size, image = reference.spec.input, load_image(CROPS[0])
+    widths_px = np.linspace(size.min_width_px, size.width_px, 15).astype(int)
+    images, widths = make_batch([cv2.resize(image, (int(w), size.height_px)) for w in widths_px], size)
+    assert (widths.min(), widths.max()) == (size.min_width_px, size.width_px)
+    expected = reference.run(images, widths)[0]
+    with installed(FakeGpu()) as gpu:
+        teach(gpu)
+        with open_(bundle, reference, decoder="kernel") as session:
+            for batch in (1, 3, LARGEST):
+                for start in range(0, len(images), batch):
+                    rows = slice(start, start + batch)
+                    assert session.run(images[rows], widths[rows])[0].tolist() == expected[rows].tolist()
 
 
 def test_reads_without_recordings(bundle: Path, reference: OnnxSession) -> None:

@@ -17,6 +17,7 @@ from fake_gpu import FakeGpu, installed, plan
 from convert.graph.split import split
 from robustscanner.constraint import Constraint
 from robustscanner.errors import EngineError, ImageError
+from robustscanner.gpu.crops import _capsule_address, _DLTensor
 from robustscanner.gpu.tensorrt_session import TensorRTSession
 from robustscanner.onnx_session import OnnxSession
 from robustscanner.preprocess import make_batch
@@ -219,6 +220,42 @@ def test_waits_for_the_stream_that_fills_the_picture(opened: Opened, picture: np
         for memory in (full.memory, empty.memory, staged.base):
             memory.free()
         del stream
+
+
+class OfPyTorch:
+    """What PyTorch itself says of a tensor in DLPack, but for where it lies: a PyTorch for CPUs has no GPU."""
+
+    def __init__(self, tensor: Any, memory: Any) -> None:
+        self._tensor, self._memory = tensor, memory
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0  # kDLCUDA
+
+    def __dlpack__(self, *, stream: int | None = None) -> Any:
+        assert stream  # the session's, which is to wait
+        capsule = self._tensor.__dlpack__()
+        _DLTensor.from_address(_capsule_address(capsule)).data = int(self._memory)
+        return capsule
+
+
+def test_reads_tensors_of_pytorch(opened: Opened, picture: np.ndarray) -> None:
+    """A real capsule, its shape, strides, type and offset: of the whole, of a part, and of channels that lie apart."""
+    torch = pytest.importorskip("torch")
+    session, _ = opened
+    apart = np.ascontiguousarray(picture.transpose(2, 0, 1))
+    with session._gpu.current():
+        for stored, seen in ((picture, lambda t: t[20:, 30:]), (apart, lambda t: t.permute(1, 2, 0))):
+            on_gpu, tensor = OnGpu(stored), torch.from_numpy(stored.copy())
+            view = seen(tensor)
+            canvases, widths = make_batch([view.numpy()[7:27, 13:73]], session.spec.input)
+            expected, _ = session.run(canvases, widths)
+            address = int(on_gpu.memory) + view.data_ptr() - tensor.data_ptr()
+            tokens, _ = session.run_regions(OfPyTorch(view, address), [(13, 7, 60, 20)])
+            np.testing.assert_array_equal(tokens, expected)
+            session._gpu.stream.synchronize()
+            on_gpu.memory.free()
+        with pytest.raises(ImageError, match="not uint8"):
+            session.run_regions(OfPyTorch(tensor.float(), 4096), BOXES)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -39,9 +40,14 @@ def reference() -> Iterator[OnnxSession]:
 
 @pytest.fixture(scope="module")
 def crops(reference: OnnxSession) -> tuple[Images, Widths]:
-    """Spread over the folder."""
-    paths = sorted((ROOT / "calib_data" / "images").glob("*.jpg"))
-    return make_batch([load_image(path) for path in paths[:: len(paths) // CROPS][:CROPS]], reference.spec.input)
+    """Spread over the folder; and one of them from the narrowest to the canvas."""
+    paths, size = sorted((ROOT / "calib_data" / "images").glob("*.jpg")), reference.spec.input
+    images = [load_image(path) for path in paths[:: len(paths) // CROPS][:CROPS]]
+    widths_px = np.linspace(size.min_width_px, size.width_px, 5).astype(int)
+    images += [cv2.resize(images[0], (int(width), size.height_px)) for width in widths_px]
+    found = make_batch(images, size)
+    assert {size.min_width_px, size.width_px} <= set(found[1].tolist())
+    return found
 
 
 @pytest.fixture(scope="module")
