@@ -88,7 +88,7 @@ def records(words: Path, count: int) -> Iterator[tuple[bytes, str]]:
 
     from robustscanner.spec import DICT90
     from training.data.render.synth import WordSynthesizer
-    from training.data.word_source import read_words
+    from training.data.source import read_words
 
     synthesizer, rng = WordSynthesizer(read_words(words), characters=DICT90), np.random.default_rng(0)
     drawn = [synthesizer.sample(rng) for _ in range(min(RENDERED, count))]
@@ -104,8 +104,8 @@ def open_stream(path: Path, *, augmented: bool) -> "MixedStream":
     from robustscanner.spec import InputSpec, ModelSpec
     from training.data.augment import AugmentOptions
     from training.data.lmdb_set import LmdbSet
+    from training.data.source import AugmentedCrops
     from training.data.stream import MixedStream
-    from training.data.word_source import AugmentedCrops
 
     spec = ModelSpec("benchmark", input=InputSpec(resize="area"))
     options = AugmentOptions() if augmented else None

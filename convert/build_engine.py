@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from .accuracy.gate import GateOptions
     from .engine.backend import Backend
+    from .engine.model_source import Source
     from .engine.product import Product
-    from .engine.source import Source
     from .int8.calibration import CalibrationSet
     from .int8.recipe import Recipe
 
@@ -200,7 +200,7 @@ def _backend_name(parsed: argparse.Namespace) -> str:
 def _load(options: BuildOptions, scratch: Path) -> "tuple[Source, CalibrationSet]":
     from robustscanner.engine import default_engine
 
-    from .engine.source import load_source
+    from .engine.model_source import load_source
 
     source = load_source(options.model or default_engine(), scratch)
     return source, load_crops(options.calib_data, options.calib_images, source.spec.input)

@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from .engine.source import load_source
+    from .engine.model_source import load_source
     from .graph.model_file import file_step, prepare_output, save_model, with_metadata
     from .int8.calibration import collect_ranges
     from .int8.placement import quantisable

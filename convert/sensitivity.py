@@ -19,7 +19,7 @@ from .int8.arguments import MEASURED, add_crop_arguments, load_crops
 
 if TYPE_CHECKING:
     from .accuracy.trial import Trial, Trials
-    from .engine.source import Source
+    from .engine.model_source import Source
 
 EPILOG = """examples:
   python convert/sensitivity.py -o edge-layers.json --plot edge-layers.svg        the shipped model
@@ -113,7 +113,7 @@ def _run(parsed: argparse.Namespace, about: Mapping[str, Any]) -> None:
     from robustscanner.engine import default_engine
     from robustscanner.output import replacing
 
-    from .engine.source import load_source
+    from .engine.model_source import load_source
     from .graph.model_file import prepare_output
     from .int8.recipe import Recipe
 

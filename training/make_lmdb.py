@@ -87,7 +87,7 @@ def rendered(words: Path, count: int, seed: int) -> Iterator[tuple[bytes, str]]:
 
     from robustscanner.spec import DICT90
     from training.data.render.synth import WordSynthesizer
-    from training.data.word_source import read_words
+    from training.data.source import read_words
 
     synthesizer, rng = WordSynthesizer(read_words(words), characters=DICT90), np.random.default_rng(seed)
     for _ in range(count):

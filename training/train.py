@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from robustscanner.labels import LabelledCrop
     from training.config import TrainConfig
+    from training.data.source import WordSource
     from training.data.stream import MixedStream
-    from training.data.word_source import WordSource
     from training.distributed import Processes
     from training.trainer import Trainer
 
@@ -145,7 +145,7 @@ def _sources(arguments: argparse.Namespace, config: "TrainConfig") -> "list[Word
     """What to train on; of --crops, every crop is as likely as any other."""
     from robustscanner.labels import read_labels
     from training.config import ConfigError
-    from training.data.word_source import WordSource
+    from training.data.source import WordSource
 
     if arguments.data and (arguments.words or arguments.crops):
         raise ConfigError("--data: says where all words come from; leave out --words and --crops")
@@ -163,7 +163,7 @@ def _validation(
 ) -> "list[LabelledCrop]":
     """The crops that choose the best model: those of --validation, or the ones held out of the folders."""
     from robustscanner.labels import read_labels
-    from training.data.word_source import held_out_crops
+    from training.data.source import held_out_crops
 
     if not arguments.validation:
         return held_out_crops(sources, config.held_out)
@@ -207,8 +207,8 @@ def _open_folder(arguments: argparse.Namespace, trainer: "Trainer") -> Any:
 
 
 def _open_stream(sources: "list[WordSource]", config: "TrainConfig", processes: "Processes") -> "MixedStream":
+    from training.data.source import open_sources
     from training.data.stream import MixedStream
-    from training.data.word_source import open_sources
 
     return MixedStream(
         config.spec,

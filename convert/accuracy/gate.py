@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from robustscanner.scoring import Scorer
 
     from ..engine.backend import Quantise
-    from ..engine.source import Source
+    from ..engine.model_source import Source
     from ..int8.calibration import CalibrationSet
     from ..int8.recipe import Recipe
     from .trial import Trial, Trials

@@ -14,7 +14,7 @@ from robustscanner.errors import EngineError
 from robustscanner.scoring import AUTO, Scorer
 
 from ..engine.backend import Quantise
-from ..engine.source import Source
+from ..engine.model_source import Source
 from ..graph.edit import copy_model
 from ..graph.session import open_on_cpu
 from ..int8.calibration import CalibrationSet, Histogram, Inputs, Ranges, collect_histograms

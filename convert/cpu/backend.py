@@ -16,8 +16,8 @@ from robustscanner.engine import ONNX_NAME, BatchRange
 from robustscanner.spec import ModelSpec
 
 from ..engine.backend import Preview
+from ..engine.model_source import Source
 from ..engine.product import Product
-from ..engine.source import Source
 from ..graph.model_file import file_step, save_model, with_metadata
 from ..int8.calibration import CalibrationSet, Collect, collect_ranges
 from ..int8.placement import quantisable

@@ -9,8 +9,8 @@ from robustscanner.spec import ModelSpec
 
 from ..int8.calibration import CalibrationSet, Collect
 from ..int8.recipe import Quantized, Recipe
+from .model_source import Source
 from .product import Product
-from .source import Source
 
 
 @dataclass(frozen=True)

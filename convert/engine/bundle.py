@@ -16,8 +16,8 @@ from robustscanner.output import OutputError
 from robustscanner.preprocess import cv2
 
 from ..graph.model_file import file_step
+from .model_source import Source
 from .product import Product
-from .source import Source
 
 SUFFIX = ".engine"
 

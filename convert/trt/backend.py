@@ -27,8 +27,8 @@ from robustscanner.spec import ModelSpec
 
 from ..engine.backend import Preview
 from ..engine.bundle import write_manifest
+from ..engine.model_source import Source
 from ..engine.product import Product
-from ..engine.source import Source
 from ..graph.model_file import file_step
 from ..graph.split import split
 from ..int8.calibration import CalibrationSet, Collect, collect_ranges

@@ -13,7 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.utils import Extractor
 
-from convert.engine.source import load_source
+from convert.engine.model_source import load_source
 from convert.graph.model_file import load_model
 from convert.int8.calibration import Ranges, collect_ranges, load_calibration
 from convert.int8.placement import place, quantisable

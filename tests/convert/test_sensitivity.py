@@ -10,7 +10,7 @@ import pytest
 
 from convert.accuracy.trial import Trials, with_logits
 from convert.cpu.backend import CpuBackend
-from convert.engine.source import load_source
+from convert.engine.model_source import load_source
 from convert.int8.calibration import Histogram, load_calibration
 from convert.sensitivity import main
 from convert.trt.backend import TensorRTBackend

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from convert.cpu.backend import CpuBackend
-from convert.engine.source import Source
+from convert.engine.model_source import Source
 from convert.graph.export import build_graph, export, simplify
 from convert.graph.model_file import load_model
 from convert.int8.calibration import CalibrationSet, Ranges

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from robustscanner.preprocess import draw_canvas, fitted_width
 from robustscanner.spec import ModelSpec
 from training.data.record import Skipped, describe_skipped
-from training.data.word_source import Drawer, Word, draw_usable
+from training.data.source import Drawer, Word, draw_usable
 
 logger = logging.getLogger(__name__)
 

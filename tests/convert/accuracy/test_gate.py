@@ -10,7 +10,7 @@ from convert.accuracy.gate import Choice, GateOptions, choose_float_layers, rank
 from convert.accuracy.trial import Trial, Trials
 from convert.build_engine import main
 from convert.cpu.backend import CpuBackend
-from convert.engine.source import load_source
+from convert.engine.model_source import load_source
 from convert.int8.calibration import load_calibration
 from convert.int8.recipe import AUTO, Recipe, exact_pattern
 from robustscanner.engine import EngineAccuracy, read_manifest

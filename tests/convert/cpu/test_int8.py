@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from convert.cpu.backend import CpuBackend
 from convert.cpu.graph import for_cpu
 from convert.cpu.int8 import byte_layers, to_bytes
+from convert.engine.model_source import load_source
 from convert.engine.product import Product
-from convert.engine.source import load_source
 from convert.graph.model_file import load_model
 from convert.int8.calibration import load_calibration
 from convert.int8.recipe import AUTO, Recipe

@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from convert.engine.source import load_source
+from convert.engine.model_source import load_source
 from convert.int8.calibration import CalibrationSet
 from convert.int8.recipe import Recipe
 from convert.trt import builder as trt_builder

@@ -17,8 +17,8 @@ from training.data.augment import AugmentOptions, augment
 from training.data.folder import FolderSet, HoldOut
 from training.data.lmdb_set import write_lmdb
 from training.data.record import BadRecord
+from training.data.source import AugmentedCrops, WordSource, encode_label, held_out_crops, open_sources
 from training.data.stream import Batch, MixedStream
-from training.data.word_source import AugmentedCrops, WordSource, encode_label, held_out_crops, open_sources
 
 SPEC = ModelSpec("c", CharsetSpec.of("abc0123456789"), network=NetworkSpec("edge", 16, 6, (8, 8, 16, 16)))
 
