@@ -30,7 +30,7 @@ class GpuOptions:
     steps_per_launch: int | None = None  # decoding steps queued at once; divides the model's max_length
     lookahead: int | None = None  # 1: queue the next steps before knowing whether they are needed; 0: ask first
     cuda_graphs: bool = True  # replay recorded launches, where cuda.bindings is installed
-    decoder: str | None = None  # "kernel" or "steps"; None: the kernel if the engine has it and it runs here
+    decoder: str | None = None  # "kernel" or "steps", without any; None: kernels the engine has, where they run here
     host_code: bool = False  # let a version-compatible plan run the code it carries: only of plans that you trust
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ from convert.trt.half import to_half
 from convert.trt.kernel_weights import decode_weights
 from convert.trt.row_cut import SHARES, STATES, cut_rows
 from robustscanner import Constraint, Recognizer
+from robustscanner.engine import BatchRange, EngineManifest, file_sha256
 from robustscanner.errors import EngineError
 from robustscanner.gpu import tensorrt_session
 from robustscanner.gpu.device import Gpu
@@ -209,6 +210,27 @@ def test_words_from_the_narrowest_to_the_canvas(bundle: Path, reference: OnnxSes
                 for start in range(0, len(images), batch):
                     rows = slice(start, start + batch)
                     assert session.run(images[rows], widths[rows])[0].tolist() == expected[rows].tolist()
+
+
+def test_an_engine_names_the_files_of_its_kernels(bundle: Path, reference: OnnxSession) -> None:
+    files = {
+        name: file_sha256(bundle / name)
+        for name in (*PLAN_NAMES, *KERNEL_NAMES, *ROW_NAMES)
+        if (bundle / name).exists()
+    }
+    device = {"name": "Orin", "compute_capability": "sm_87"}
+    facts = {"versions": {"tensorrt": "10.3.0"}, "device": device, "accuracy": None, "history": (), "files": files}
+    manifest = EngineManifest(reference.spec, "fp16", BatchRange(1, 1, LARGEST), "tensorrt", **facts)
+    (bundle / "engine.json").write_text(manifest.to_json(), encoding="utf-8")
+    options = SessionOptions(threads=1, gpu=GpuOptions(prepared=(1,), decoder="kernel"))
+    with Recognizer(EDGE) as recognizer:
+        expected = [reading.text for reading in recognizer.read_batch(CROPS[:3])]
+    with installed(FakeGpu()) as gpu:
+        teach(gpu)
+        with Recognizer(bundle, options=options) as recognizer:
+            assert [reading.text for reading in recognizer.read_batch(CROPS[:3])] == expected
+        assert bool(gpu.runs["back"]) == (ROW_NAMES[0] in files)
+        assert not gpu.runs["decoder"]
 
 
 def test_reads_without_recordings(bundle: Path, reference: OnnxSession) -> None:
