@@ -7,11 +7,11 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from robustscanner import __version__
 from robustscanner.errors import ConstraintError, ImageError, RobustScannerError
@@ -20,6 +20,7 @@ from robustscanner.pictures import find_pictures, read_list
 from robustscanner.program import INTERRUPTED, TERMINATED, Terminated, heeding_sigterm, unbroken
 
 if TYPE_CHECKING:
+    from robustscanner.preprocess import Image
     from robustscanner.recognizer import Reading, Recognizer
     from robustscanner.sheet import Cell
 
@@ -31,10 +32,20 @@ examples:
   %(prog)s --csv -o words.csv --engine word.engine crops/
   %(prog)s --pattern '[A-Z]{2}\\d{2,4}' plates/      no text that is not like that
   %(prog)s --sheet sheet.png crops/          one picture of all pictures, with what was read below
+  %(prog)s --boxes boxes.json --json photo.jpg       the words of a photo, where a detector found them
 
 exit status: 0 all pictures were read, 1 an error, or some could not be read, 2 wrong usage,
   130 after Ctrl-C: writes nothing, 143 after SIGTERM: writes what was read so far
 """
+
+Quad = list[list[float]]  # four points of a word of a photo
+
+
+class Write(Protocol):
+    """Writes one reading; the quadrilateral where the word stands in a photo."""
+
+    def __call__(self, path: str, reading: "Reading", quad: Quad | None = None) -> None: ...
+
 
 _PROGRESS_PICTURES = 200  # shorter work needs no progress line
 _PROGRESS_SECONDS = 0.2
@@ -84,6 +95,9 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there instead of to stdout")
     parser.add_argument("--sheet", type=_sheet_path, metavar="FILE", help="draw a contact sheet (.png, .jpg, .webp)")
     parser.add_argument("-f", "--force", action="store_true", help="overwrite existing files")
+    parser.add_argument(
+        "--boxes", type=Path, metavar="FILE", help="words of one photo: JSON list of [x, y, w, h] or of four points"
+    )
     may = parser.add_argument_group("what a text may be")
     may.add_argument("--characters", metavar="CLASS", help="as inside the brackets of a regular expression: 0-9A-F")
     may.add_argument("--pattern", metavar="REGEX", help="of the whole text, without looking back or ahead")
@@ -154,6 +168,8 @@ def _recognize(options: argparse.Namespace) -> int:
         if clean:
             raise ImageError("standard input: lists no pictures; give one path a line")
         return 1
+    if options.boxes:
+        return _recognize_photo(paths, options) if clean else 1
     if options.sheet:
         _check_sheet(options, len(paths))
     started = time.monotonic()
@@ -172,6 +188,30 @@ def _recognize(options: argparse.Namespace) -> int:
         print(f"terminated after {work.done} of {len(paths)} pictures", file=sys.stderr)
         return TERMINATED
     return 0 if clean and not work.bad else 1
+
+
+def _recognize_photo(paths: list[str], options: argparse.Namespace) -> int:
+    from robustscanner.photo import draw_photo, load_quads, read_photo
+    from robustscanner.preprocess import load_image
+
+    if len(paths) != 1:
+        raise ImageError(f"{options.boxes}: holds the words of one photo, but {len(paths)} pictures are given")
+    if options.sheet:
+        check_output(options.sheet, force=options.force)
+    quads, picture = load_quads(options.boxes), load_image(paths[0])
+    with ExitStack() as stack:
+        stream = stack.enter_context(_output(options))
+        recognizer = stack.enter_context(_open_recognizer(options))
+        words = read_photo(recognizer, picture, quads)
+        sure = [word for word in words if word.reading.score >= options.min_score]
+        write = options.write(stream)
+        for word in sure:
+            write(paths[0], word.reading, word.quad.tolist())
+        if options.sheet:
+            _save_picture(draw_photo(picture, sure), options)
+    if unsure := len(words) - len(sure):
+        print(f"{unsure} of {len(words)} readings are left out: score below {options.min_score:g}", file=sys.stderr)
+    return 0
 
 
 def _collect(arguments: Sequence[str]) -> tuple[list[str], bool]:
@@ -227,9 +267,7 @@ class _Work:
     terminated: bool = False  # before the end
 
 
-def _read_all(
-    recognizer: "Recognizer", paths: list[str], write: "Callable[[str, Reading], None]", options: argparse.Namespace
-) -> _Work:
+def _read_all(recognizer: "Recognizer", paths: list[str], write: "Write", options: argparse.Namespace) -> _Work:
     """Reads, writes and reports."""
     from robustscanner.sheet import Cell
 
@@ -278,24 +316,37 @@ def _check_sheet(options: argparse.Namespace, count: int) -> None:
 
 
 def _save_sheet(cells: "list[Cell]", options: argparse.Namespace) -> None:
-    from robustscanner.sheet import draw_sheet, encode_sheet
+    from robustscanner.sheet import draw_sheet
 
-    data = encode_sheet(draw_sheet(cells), options.sheet.suffix.lower())
+    _save_picture(draw_sheet(cells), options)
+
+
+def _save_picture(picture: "Image", options: argparse.Namespace) -> None:
+    from robustscanner.sheet import encode_sheet
+
+    data = encode_sheet(picture, options.sheet.suffix.lower())
     with replacing(options.sheet, force=options.force) as temporary:
         temporary.write_bytes(data)
 
 
-def _write_tsv(stream: TextIO) -> "Callable[[str, Reading], None]":
-    def write(path: str, reading: "Reading") -> None:
+def _write_tsv(stream: TextIO) -> "Write":
+    def write(path: str, reading: "Reading", quad: Quad | None = None) -> None:
         fields = (path, reading.text, f"{reading.score:.4f}")
         print(*(field.translate(_CONTROLS) for field in fields), sep="\t", file=stream)
 
     return write
 
 
-def _write_json(stream: TextIO) -> "Callable[[str, Reading], None]":
-    def write(path: str, reading: "Reading") -> None:
-        record = {"path": path, "text": reading.text, "score": round(reading.score, 4), **_beside(reading)}
+def _write_json(stream: TextIO) -> "Write":
+    def write(path: str, reading: "Reading", quad: Quad | None = None) -> None:
+        record: dict[str, object] = {
+            "path": path,
+            "text": reading.text,
+            "score": round(reading.score, 4),
+            **_beside(reading),
+        }
+        if quad is not None:
+            record["quad"] = quad
         print(json.dumps(record, ensure_ascii=False), file=stream)
 
     return write
@@ -311,11 +362,11 @@ def _beside(reading: "Reading") -> dict[str, object]:
     return {"others": round(reading.others, 4), "free": free.text, "free_score": round(free.score, 4)}
 
 
-def _write_csv(stream: TextIO) -> "Callable[[str, Reading], None]":
+def _write_csv(stream: TextIO) -> "Write":
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["path", "text", "score"])
 
-    def write(path: str, reading: "Reading") -> None:
+    def write(path: str, reading: "Reading", quad: Quad | None = None) -> None:
         writer.writerow([path, reading.text, f"{reading.score:.4f}"])
 
     return write

@@ -1,4 +1,4 @@
-"""Draws a contact sheet: what was read, below each picture. Besides `preprocess`, the only user of OpenCV."""
+"""Draws a contact sheet: what was read, below each picture. Like `photo`, uses OpenCV by way of `preprocess`."""
 
 import math
 from collections.abc import Sequence

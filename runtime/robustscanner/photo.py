@@ -1,0 +1,91 @@
+"""The words of a photo: places from a file that any detector wrote, and the photo with what was read drawn on it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from robustscanner.errors import ImageError
+from robustscanner.preprocess import Image, cv2
+from robustscanner.recognizer import Reading, Recognizer
+from robustscanner.sheet import LOW_SCORE
+
+_GREEN, _RED = (0, 140, 60), (200, 24, 24)  # RGB
+
+Quad = npt.NDArray[np.float64]  # (4, 2): points (x, y), clockwise from where the word begins at its top
+
+
+@dataclass(frozen=True)
+class PhotoWord:
+    """A word and where it stands."""
+
+    quad: Quad
+    reading: Reading
+
+
+def load_quads(path: Path) -> list[Quad]:
+    """A JSON list of boxes [x, y, width, height] and quadrilaterals [[x, y], …] in pixels, in the file's order.
+
+    Raises:
+        ImageError: no such file, or not such a list.
+    """
+    try:
+        regions = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror or error}; check the path") from None
+    except (ValueError, RecursionError):
+        raise ImageError(f"{path}: not JSON; give a list of [x, y, width, height] or of four points [x, y]") from None
+    if not isinstance(regions, list):
+        raise ImageError(f"{path}: not a list; give one of [x, y, width, height] or of four points [x, y]")
+    return [_quad(region, f"{path}: region {number}") for number, region in enumerate(regions)]
+
+
+def read_photo(recognizer: Recognizer, picture: Image, quads: Sequence[Quad]) -> list[PhotoWord]:
+    """Reads the words of a photo, uint8 RGB [H, W, 3], in the order of `quads`.
+
+    Raises:
+        ImageError: a quadrilateral without area, or far outside the photo.
+    """
+    if not quads:
+        return []
+    longest = max(picture.shape[:2])
+    for number, quad in enumerate(quads):
+        if quad.min() < -longest or (quad.max(0) > (picture.shape[1] + longest, picture.shape[0] + longest)).any():
+            raise ImageError(f"region {number} is not within the photo; give pixels of the photo as it is shown")
+    readings = recognizer.read_regions(picture, list(quads))
+    return [PhotoWord(quad, reading) for quad, reading in zip(quads, readings, strict=True)]
+
+
+def draw_photo(picture: Image, words: Sequence[PhotoWord]) -> Image:
+    """A copy of the photo, uint8 RGB [H, W, 3]: words framed, their text above, red where the score is low."""
+    drawn: Image = picture.copy()
+    size = max(0.4, max(picture.shape[:2]) / 2000)
+    for word in words:
+        colour = _RED if word.reading.score < LOW_SCORE else _GREEN
+        points = np.rint(word.quad).astype(np.int32)
+        cv2.polylines(drawn, [points], True, colour, max(1, round(2 * size)), cv2.LINE_AA)
+        text = word.reading.text.encode("ascii", "replace").decode()  # OpenCV's font has no other letters
+        left, top = int(points[:, 0].min()), max(int(points[:, 1].min()) - 3, round(24 * size))
+        cv2.putText(
+            drawn, text, (left, top), cv2.FONT_HERSHEY_SIMPLEX, size, colour, max(1, round(2 * size)), cv2.LINE_AA
+        )
+    return drawn
+
+
+def _quad(region: object, name: str) -> Quad:
+    try:
+        numbers = np.asarray(region, np.float64)
+    except (ValueError, TypeError, OverflowError):
+        numbers = np.empty(0)
+    if numbers.shape not in ((4,), (4, 2)) or not np.isfinite(numbers).all():
+        raise ImageError(f"{name} is neither [x, y, width, height] nor four points [x, y]")
+    if numbers.shape == (4, 2):
+        return numbers
+    x, y, width, height = numbers
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} is empty; width and height are at least 1")
+    right, bottom = x + width - 1, y + height - 1  # centres of the pixels at the corners
+    return np.array([(x, y), (right, y), (right, bottom), (x, bottom)])

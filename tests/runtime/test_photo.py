@@ -1,0 +1,82 @@
+"""`recognize --boxes`: the words of a photo, as a user reads them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+from fake_model import encode, picture_of
+
+from robustscanner.preprocess import load_image
+
+Program = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def boxes(tmp_path: Path) -> list[object]:
+    """Of photo.png: "cat" upright, "dog" turned by 90 degrees with the clock; written to boxes.json."""
+    cat, dog = picture_of("cat"), np.rot90(picture_of("dog"), -1)
+    height, width = cat.shape[:2]
+    photo = np.full((height + width + 60, height + width + 60, 3), 90, np.uint8)
+    photo[10 : 10 + height, 20 : 20 + width] = cat
+    top, left = height + 30, 30
+    photo[top : top + width, left : left + height] = dog
+    right, bottom = left + height - 1, top + width - 1
+    quads: list[object] = [[[right, top], [right, bottom], [left, bottom], [left, top]], [20, 10, width, height]]
+    (tmp_path / "photo.png").write_bytes(encode(photo, ".png"))
+    (tmp_path / "boxes.json").write_text(json.dumps(quads))
+    return quads
+
+
+def test_words_with_quads_in_the_order_of_the_file(recognize: Program, boxes: list[object]) -> None:
+    result = recognize("photo.png", "--boxes", "boxes.json", "--json")
+    assert (result.returncode, result.stderr) == (0, "")
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert (first["path"], first["text"], second["text"]) == ("photo.png", "dog", "cat")
+    assert first["quad"] == boxes[0]
+    assert second["quad"][0] == [20, 10]
+
+
+@pytest.mark.usefixtures("boxes")
+def test_sheet_is_the_photo_with_frames(recognize: Program, tmp_path: Path) -> None:
+    assert recognize("photo.png", "--boxes", "boxes.json", "--sheet", "out.png").returncode == 0
+    photo, drawn = load_image(tmp_path / "photo.png"), load_image(tmp_path / "out.png")
+    assert drawn.shape == photo.shape
+    assert (drawn[10, 60] != photo[10, 60]).any()  # upper edge of "cat"
+
+
+@pytest.mark.usefixtures("boxes")
+def test_min_score(recognize: Program) -> None:
+    result = recognize("photo.png", "--boxes", "boxes.json", "--min-score", "0.9")
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "2 of 2 readings are left out" in result.stderr
+
+
+@pytest.mark.usefixtures("boxes")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("{}", "not a list"),
+        ("[[1, 2, 3]]", "region 0 is neither"),
+        ('[["a", 1, 2, 3]]', "region 0 is neither"),
+        ("[[1, 2, NaN, 4]]", "region 0 is neither"),
+        ("[[1, 2, 0, 4]]", "is empty"),
+        ("[[1, 2, 1e9, 4]]", "not within the photo"),
+        ("[[[5, 5], [5, 5], [5, 5], [5, 5]]]", "span no area"),
+    ],
+)
+def test_boxes_that_make_no_sense_are_one_line(recognize: Program, tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "boxes.json").write_text(content)
+    result = recognize("photo.png", "--boxes", "boxes.json")
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert message in result.stderr
+
+
+@pytest.mark.usefixtures("boxes")
+def test_boxes_are_of_one_photo(recognize: Program) -> None:
+    result = recognize("photo.png", "photo.png", "--boxes", "boxes.json")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "one photo" in result.stderr
