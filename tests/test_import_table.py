@@ -160,7 +160,7 @@ TABLE: dict[str, set[str]] = {
         "robustscanner.picture",
         "robustscanner.spec",
     },
-    "runtime/robustscanner/photo.py": {"numpy", "robustscanner"},
+    "runtime/robustscanner/photo.py": {"numpy", "rapidocr", "robustscanner"},
     "runtime/robustscanner/sheet.py": {"numpy", "cv2", "robustscanner"},
     "runtime/robustscanner/recognize.py": {"robustscanner"},
     "runtime/serve.py": {"robustscanner.serve"},

@@ -4,11 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from robustscanner.errors import ImageError
+from robustscanner.errors import ImageError, MissingPackageError
 from robustscanner.preprocess import Image, cv2
 from robustscanner.recognizer import Reading, Recognizer
 from robustscanner.sheet import LOW_SCORE
@@ -41,6 +42,27 @@ def load_quads(path: Path) -> list[Quad]:
     if not isinstance(regions, list):
         raise ImageError(f"{path}: not a list; give one of [x, y, width, height] or of four points [x, y]")
     return [_quad(region, f"{path}: region {number}") for number, region in enumerate(regions)]
+
+
+def detect_quads(picture: Image) -> list[Quad]:
+    """Where RapidOCR's detector finds words in a photo, uint8 RGB [H, W, 3], in its reading order.
+
+    Raises:
+        MissingPackageError: RapidOCR is not installed.
+    """
+    try:
+        from rapidocr import RapidOCR
+    except ImportError as error:
+        raise MissingPackageError(f"--detect needs rapidocr ({error}): pip install 'robustscanner[detect]'") from None
+    detector: Any = RapidOCR(params={"Global.log_level": "error"})
+    boxes = detector(np.ascontiguousarray(picture[:, :, ::-1]), use_cls=False, use_rec=False).boxes
+    return [] if boxes is None else [_as_read(np.asarray(box, np.float64)) for box in boxes]
+
+
+def _as_read(quad: Quad) -> Quad:
+    """A tall word is taken to run downwards, as RapidOCR takes it."""
+    across, down = np.linalg.norm(quad[1] - quad[0]), np.linalg.norm(quad[3] - quad[0])
+    return np.roll(quad, -1, 0) if down >= 1.5 * across else quad
 
 
 def read_photo(recognizer: Recognizer, picture: Image, quads: Sequence[Quad]) -> list[PhotoWord]:

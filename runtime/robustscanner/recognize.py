@@ -95,7 +95,9 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there instead of to stdout")
     parser.add_argument("--sheet", type=_sheet_path, metavar="FILE", help="draw a contact sheet (.png, .jpg, .webp)")
     parser.add_argument("-f", "--force", action="store_true", help="overwrite existing files")
-    parser.add_argument(
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument("--detect", action="store_true", help="words of one photo, found by RapidOCR's detector")
+    words.add_argument(
         "--boxes", type=Path, metavar="FILE", help="words of one photo: JSON list of [x, y, w, h] or of four points"
     )
     may = parser.add_argument_group("what a text may be")
@@ -168,7 +170,7 @@ def _recognize(options: argparse.Namespace) -> int:
         if clean:
             raise ImageError("standard input: lists no pictures; give one path a line")
         return 1
-    if options.boxes:
+    if options.boxes or options.detect:
         return _recognize_photo(paths, options) if clean else 1
     if options.sheet:
         _check_sheet(options, len(paths))
@@ -191,14 +193,15 @@ def _recognize(options: argparse.Namespace) -> int:
 
 
 def _recognize_photo(paths: list[str], options: argparse.Namespace) -> int:
-    from robustscanner.photo import draw_photo, load_quads, read_photo
+    from robustscanner.photo import detect_quads, draw_photo, load_quads, read_photo
     from robustscanner.preprocess import load_image
 
     if len(paths) != 1:
-        raise ImageError(f"{options.boxes}: holds the words of one photo, but {len(paths)} pictures are given")
+        raise ImageError(f"--boxes and --detect read the words of one photo, but {len(paths)} pictures are given")
     if options.sheet:
         check_output(options.sheet, force=options.force)
-    quads, picture = load_quads(options.boxes), load_image(paths[0])
+    picture = load_image(paths[0])
+    quads = load_quads(options.boxes) if options.boxes else detect_quads(picture)
     with ExitStack() as stack:
         stream = stack.enter_context(_output(options))
         recognizer = stack.enter_context(_open_recognizer(options))

@@ -1,14 +1,18 @@
 """`recognize --boxes`: the words of a photo, as a user reads them."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import cv2
 import numpy as np
 import pytest
 from fake_model import encode, picture_of
 
+from robustscanner.errors import MissingPackageError
+from robustscanner.photo import detect_quads
 from robustscanner.preprocess import load_image
 
 Program = Callable[..., CompletedProcess[str]]
@@ -80,3 +84,20 @@ def test_boxes_are_of_one_photo(recognize: Program) -> None:
     result = recognize("photo.png", "photo.png", "--boxes", "boxes.json")
     assert (result.returncode, result.stdout) == (1, "")
     assert "one photo" in result.stderr
+
+
+def test_detector_finds_words_in_reading_order() -> None:
+    pytest.importorskip("rapidocr.main", reason="RapidOCR cannot be imported", exc_type=ImportError)
+    photo = np.full((300, 500, 3), 255, np.uint8)
+    for text, place in (("WORLD", (60, 220)), ("HELLO", (40, 100))):
+        cv2.putText(photo, text, place, cv2.FONT_HERSHEY_SIMPLEX, 2, (0, 0, 0), 4)
+    first, second = detect_quads(photo)
+    assert abs(first - [(34, 49), (230, 49), (230, 109), (34, 109)]).max() < 12
+    assert second[0, 1] > first[2, 1]
+    assert detect_quads(np.full((300, 500, 3), 255, np.uint8)) == []
+
+
+def test_a_missing_detector_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
+    with pytest.raises(MissingPackageError, match="pip install"):
+        detect_quads(np.zeros((40, 40, 3), np.uint8))
