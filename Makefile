@@ -57,15 +57,19 @@ bench: $(VENV)/bench.done ## everything in benchmarks/results/report.html, measu
 	$(BIN)/python convert/build_engine.py $(EDGE) --int8 --backend onnxruntime -o build/edge-int8.engine --force
 	$(BIN)/python convert/build_engine.py --fp32 --backend onnxruntime -o build/small-fp32.engine --force
 	$(BIN)/python convert/build_engine.py --int8 --backend onnxruntime -o build/small-int8.engine --force
+	$(BIN)/python convert/build_engine.py --int8 --no-reduce-range --backend onnxruntime -o build/small-int8-8bit.engine --force
 	$(BIN)/python benchmarks/latency.py build/edge-int8.engine build/edge-fp32.engine --seconds 12 --concurrency 1,2 \
 	  -o benchmarks/results/latency-edge.json
-	$(BIN)/python benchmarks/compare.py build/small-int8.engine build/small-fp32.engine build/edge-int8.engine \
+	$(BIN)/python benchmarks/compare.py build/small-int8.engine build/small-int8-8bit.engine build/small-fp32.engine build/edge-int8.engine \
 	  build/edge-fp32.engine --data $(DATA) --words 1500 --timed-words 24 \
 	  --seconds 30 -o benchmarks/results/compare.json
 	$(BIN)/python benchmarks/accuracy.py build/edge-fp32.engine build/edge-int8.engine --data $(DATA) \
 	  -o benchmarks/results/accuracy-edge.json
-	$(BIN)/python benchmarks/accuracy.py build/small-fp32.engine build/small-int8.engine --data $(DATA) \
-	  -o benchmarks/results/accuracy-small.json
+	$(BIN)/python benchmarks/accuracy.py build/small-fp32.engine build/small-int8.engine build/small-int8-8bit.engine \
+	  --data $(DATA) -o benchmarks/results/accuracy-small.json
+	$(BIN)/python benchmarks/reliability.py build/small-int8.engine build/small-fp32.engine build/edge-int8.engine \
+	  --data $(DATA) -o benchmarks/results/reliability.json
+	$(BIN)/python benchmarks/lexicon.py build/small-int8.engine --data $(DATA) --words 250 -o benchmarks/results/lexicon.json
 	$(BIN)/python benchmarks/footprint.py build/edge-int8.engine build/edge-fp32.engine -o benchmarks/results/footprint.json
 	$(BIN)/python benchmarks/layer_sensitivity.py $(EDGE) --crops 128 --calib-images 128 -o benchmarks/results/sensitivity-edge.json \
 	  --plot benchmarks/results/sensitivity-edge.svg

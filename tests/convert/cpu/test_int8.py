@@ -120,17 +120,14 @@ def test_exclude_holds_for_every_layer(crops: Path, tmp_path: Path) -> None:
     assert sum(node.op_type == "LSTM" for node in model.graph.node) == 2
 
 
-@pytest.mark.parametrize(("saturates", "reduced", "bits"), [(False, None, 8), (True, None, 7), (False, True, 7)])
-def test_small_takes_8_bits_where_the_cpu_can(
-    monkeypatch: pytest.MonkeyPatch, saturates: bool, reduced: bool | None, bits: int
-) -> None:
-    """With 7, the layers that close its blocks stay FP32."""
-    monkeypatch.setattr("convert.cpu.backend.int8_saturates", lambda: saturates)
+@pytest.mark.parametrize(("reduced", "bits"), [(None, 7), (True, 7), (False, 8)])
+def test_weights_have_7_bits_unless_8_are_asked_for(reduced: bool | None, bits: int) -> None:
+    """With 7, the layers that close the blocks of `small` stay FP32."""
     small, edge = (ModelSpec("m", network=NetworkSpec(backbone)) for backbone in ("small", "edge"))
     found = CpuBackend().settle(Recipe(AUTO, (AUTO,), reduced), small)
     assert found.weight_bits == bits
     assert ("*/narrow/*" in found.exclude) == (bits == 7)
-    assert CpuBackend().settle(Recipe(AUTO, (AUTO,), reduced), edge).weight_bits == 7
+    assert CpuBackend().settle(Recipe(AUTO, (AUTO,), reduced), edge).weight_bits == bits
 
 
 def test_preview_says_what_is_built(crops: Path) -> None:
