@@ -87,7 +87,7 @@ class CpuBackend:
 
         Weights of 7 bits, which are right everywhere, cost `edge` and `r31` nothing that can be measured. They are too
         coarse for the layers that close the blocks of `small`, which stay FP32. With 8 bits throughout, it takes a
-        sixth less time, but loses 0.6 instead of 0.2 points on 5,015 words (accuracy-small.json).
+        quarter less time, but loses 0.6 instead of 0.2 points on 5,015 words (accuracy-small.json).
         """
         spared = ("*/mixer.*",) if recipe.method == "qat" else ("*/mixer.2/*",)
         return recipe.settled(spec, spared, narrow=True)
