@@ -56,7 +56,7 @@ class BuildOptions:
     calib_data: Path  # folder with labels.tsv; also measures the engine's accuracy
     calib_images: int  # crops to draw from it
     gate: "GateOptions | None"  # None: any accuracy will do
-    protocol: str  # what counts when words are scored, see robustscanner.metrics
+    protocol: str  # what counts when words are scored, see robustscanner.scoring
     force: bool  # replace an existing engine
 
 
