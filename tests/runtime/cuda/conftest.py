@@ -21,7 +21,7 @@ from training.checkpoint import load_checkpoint
 from training.model.robustscanner import RobustScanner
 
 CROPS = 500
-MODELS = ROOT / "runtime" / "robustscanner" / "models"
+MODELS = ROOT / "tests" / "models"
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ def words_of(model: RobustScanner, graph: onnx.ModelProto, images: np.ndarray, w
 
 @pytest.fixture(scope="session")
 def edge() -> Words:
-    """The shipped model on 500 crops."""
-    model = load_checkpoint(MODELS / "edge.safetensors")[0].eval()
+    """A trained model with a row LSTM and without CTC, on 500 crops."""
+    model = load_checkpoint(MODELS / "edge-lstm.safetensors")[0].eval()
     images, widths = make_batch(crops(), model.spec.input)
     assert len(images) == CROPS
-    return words_of(model, onnx.load(MODELS / "edge.onnx"), images, widths)
+    return words_of(model, onnx.load(MODELS / "edge-lstm.onnx"), images, widths)
 
 
 @pytest.fixture(scope="session")
