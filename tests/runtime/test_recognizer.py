@@ -66,9 +66,9 @@ def test_engine_limits_the_batch(
     run = session.run
     seen: list[int] = []
 
-    def count_and_run(images: np.ndarray, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def count_and_run(images: np.ndarray, *others: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         seen.append(len(images))
-        return run(images, widths)
+        return run(images, *others)
 
     monkeypatch.setattr(session, "max_batch", limit)
     monkeypatch.setattr(session, "run", count_and_run)
