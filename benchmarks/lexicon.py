@@ -70,11 +70,12 @@ def read_set(
     """The chosen crops, freely and with every list in turn, so that a busy moment hurts all of them."""
     from robustscanner.metrics import normalise
     from robustscanner.picture import pixels_of
+    from robustscanner.words import MOST_WORDS
 
     rng = np.random.default_rng(SEED)
     labels = sorted({crop.label for crop in crops})
     pool = np.array(sorted({*labels, *others}))
-    full = listed(recognizer, rng.permutation(pool)[: 100_000 // 3 - len(labels)].tolist() + labels)
+    full = listed(recognizer, rng.permutation(pool)[: MOST_WORDS // 3 - len(labels)].tolist() + labels)
     right: dict[str, int] = {}
     seconds: dict[str, list[float]] = {}
     sizes = {"full": len(full.words)}

@@ -104,15 +104,19 @@ def fit(products: Scores, right: Right) -> float:
 
 def calibration_error(scores: Scores, right: Right) -> float:
     """Expected calibration error (arXiv:1706.04599): how far scores are from shares of right readings, by bin."""
-    place = np.minimum((scores * BINS).astype(int), BINS - 1)
-    counts = np.bincount(place, minlength=BINS)
+    place = bins(scores)
     apart = np.abs(np.bincount(place, scores, BINS) - np.bincount(place, right, BINS))
-    return float(apart[counts > 0].sum() / len(scores))
+    return float(apart.sum() / len(scores))
+
+
+def bins(scores: Scores) -> npt.NDArray[np.intp]:
+    """Which of the BINS each score is in."""
+    return np.minimum((scores * BINS).astype(np.intp), BINS - 1)
 
 
 def describe(scores: Scores, right: Right, temperature: float) -> dict[str, Any]:
     """What scores say of one set, with and without the temperature, and what thresholds keep."""
-    place = np.minimum((scores * BINS).astype(int), BINS - 1)
+    place = bins(scores)
     return {
         "words": len(right),
         "right": float(right.mean()),

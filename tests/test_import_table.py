@@ -141,7 +141,6 @@ TABLE: dict[str, set[str]] = {
     "runtime/robustscanner/constraint.py": {"numpy", "robustscanner.errors", "robustscanner.spec"},
     "runtime/robustscanner/words.py": {
         "numpy",
-        "robustscanner.charset",
         "robustscanner.constraint",
         "robustscanner.errors",
         "robustscanner.session",

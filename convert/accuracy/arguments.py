@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from robustscanner.errors import EngineError
+from robustscanner.program import number_between
 
 if TYPE_CHECKING:
     from .gate import GateOptions
@@ -13,7 +14,7 @@ def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
     """What an engine may lose."""
     parser.add_argument(
         "--max-drop",
-        type=_points,
+        type=number_between(0, 100, "a number of percentage points, 0 to 100"),
         metavar="POINTS",
         help="refuse an engine that reads fewer calibration words than FP32, by more than this many percentage points",
     )
@@ -34,13 +35,3 @@ def gate_options(parsed: argparse.Namespace) -> "GateOptions | None":
         what = "has no bound to reach; give --max-drop POINTS" if parsed.max_drop is None else "is for --int8 only"
         raise EngineError(f"--repair: {what}, or leave it out")
     return None if parsed.max_drop is None else GateOptions(parsed.max_drop, parsed.repair)
-
-
-def _points(text: str) -> float:
-    try:
-        points = float(text)
-    except ValueError:
-        points = -1
-    if not 0 <= points <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of percentage points, 0 to 100")
-    return points

@@ -195,7 +195,7 @@ class TensorRTBackend:
 
     def settle(self, recipe: Recipe, spec: ModelSpec) -> Recipe:
         """See `Backend`."""
-        return recipe.settled(spec, KEY_LAYERS, narrow=False)
+        return recipe.settled(spec, KEY_LAYERS, narrow=self.narrow_weights)
 
     def prepare(self, source: Source, calibration: CalibrationSet, recipe: Recipe | None) -> Graphs:
         """Quantises, splits, unrolls and types."""

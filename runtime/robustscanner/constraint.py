@@ -230,10 +230,16 @@ def _automaton(constraint: Constraint, spec: ModelSpec) -> Automaton:
     return Automaton(constraint, spec)
 
 
+def readable(spec: ModelSpec) -> dict[str, int]:
+    """Ids of the characters that a model can write."""
+    charset = spec.charset
+    ids = enumerate(charset.tokens[: charset.class_count])
+    return {token: id_ for id_, token in ids if id_ not in charset.special_ids}
+
+
 def _readable(constraint: Constraint, spec: ModelSpec) -> dict[str, int]:
-    """Ids of the characters that may be read."""
-    special, charset = set(spec.charset.special_ids), spec.charset
-    known = {token: id_ for id_, token in enumerate(charset.tokens[: charset.class_count]) if id_ not in special}
+    """Those that may be read."""
+    known = readable(spec)
     if constraint.characters is None:
         return known
     ((operator, value),) = _parse(f"[{constraint.characters}]")

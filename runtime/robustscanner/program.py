@@ -1,6 +1,7 @@
 """What every program of the kit makes of an error: one line on stderr, and an exit status."""
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -41,6 +42,21 @@ def whole_number(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+def number_between(low: float, high: float, what: str) -> Callable[[str], float]:
+    """Takes numbers of a command line within bounds; others are «not» what is wanted."""
+
+    def take(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return number
+
+    return take
 
 
 @dataclass

@@ -17,7 +17,7 @@ from robustscanner import __version__
 from robustscanner.errors import ConstraintError, ImageError, RobustScannerError
 from robustscanner.output import OutputError, check_output, replacing
 from robustscanner.pictures import find_pictures, read_list
-from robustscanner.program import INTERRUPTED, TERMINATED, Terminated, heeding_sigterm, unbroken
+from robustscanner.program import INTERRUPTED, TERMINATED, Terminated, heeding_sigterm, number_between, unbroken
 
 if TYPE_CHECKING:
     from robustscanner.preprocess import Image
@@ -106,7 +106,11 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
     may.add_argument("--words", type=Path, metavar="FILE", help="the best word of a list, one a line, as it is written")
     may.add_argument("--length", type=_lengths, metavar="N[-M]", help="number of characters, or fewest and most")
     parser.add_argument(
-        "--min-score", type=_share, default=0.0, metavar="P", help="leave out readings with a lower score, 0…1"
+        "--min-score",
+        type=number_between(0, 1, "a number from 0 to 1"),
+        default=0.0,
+        metavar="P",
+        help="leave out readings with a lower score, 0…1",
     )
     parser.add_argument("--batch", type=_count, metavar="PICTURES", help="pictures of one run")
     parser.add_argument(
@@ -138,16 +142,6 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= _MAX_COUNT:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {_MAX_COUNT}")
     return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return share
 
 
 def _lengths(text: str) -> tuple[int, int]:
@@ -184,8 +178,7 @@ def _recognize(options: argparse.Namespace) -> int:
     logging.getLogger(__name__).info("%d pictures in %.2f s", work.done, time.monotonic() - started)
     if work.bad:
         print(f"{work.bad} of {work.done} pictures could not be read", file=sys.stderr)
-    if work.unsure:
-        print(f"{work.unsure} of {work.done} readings are left out: score below {options.min_score:g}", file=sys.stderr)
+    _report_unsure(work.unsure, work.done, options)
     if work.terminated:
         print(f"terminated after {work.done} of {len(paths)} pictures", file=sys.stderr)
         return TERMINATED
@@ -212,9 +205,13 @@ def _recognize_photo(paths: list[str], options: argparse.Namespace) -> int:
             write(paths[0], word.reading, word.quad.tolist())
         if options.sheet:
             _save_picture(draw_photo(picture, sure), options)
-    if unsure := len(words) - len(sure):
-        print(f"{unsure} of {len(words)} readings are left out: score below {options.min_score:g}", file=sys.stderr)
+    _report_unsure(len(words) - len(sure), len(words), options)
     return 0
+
+
+def _report_unsure(count: int, total: int, options: argparse.Namespace) -> None:
+    if count:
+        print(f"{count} of {total} readings are left out: score below {options.min_score:g}", file=sys.stderr)
 
 
 def _collect(arguments: Sequence[str]) -> tuple[list[str], bool]:

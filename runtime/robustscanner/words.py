@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from robustscanner.charset import Charset
-from robustscanner.constraint import FORBIDDEN
+from robustscanner.constraint import FORBIDDEN, readable
 from robustscanner.errors import ConstraintError
 from robustscanner.session import Allowed, Scores, Tokens
 from robustscanner.spec import ModelSpec
@@ -75,17 +74,17 @@ class Lexicon:
     """A list of words in a model's ids."""
 
     def __init__(self, words: Sequence[str], spec: ModelSpec) -> None:
-        charset, self._spec = Charset(spec.charset), spec
+        known, self._spec = readable(spec), spec
         longest = max(map(len, words))
         if longest >= spec.network.max_length:
             word = next(word for word in words if len(word) == longest)
             raise ConstraintError(f"{word!r} is longer than the {spec.network.max_length - 1} characters of this model")
         for word in words:
-            if missing := charset.missing(word):
+            if missing := [character for character in word if character not in known]:
                 raise ConstraintError(f"{word!r} holds {missing[0]!r}, which this model does not read")
         self._table = np.full((len(words), longest + 1), spec.charset.end_id, np.int32)
         for row, word in zip(self._table, words, strict=True):
-            row[: len(word)] = charset.encode(word)
+            row[: len(word)] = [known[character] for character in word]
 
     def search(self, tokens: Tokens, scores: Scores, run: Run) -> Found:
         """The best word of a picture.
@@ -111,7 +110,7 @@ class Lexicon:
                 best = max(best, word)
         if not best[1]:  # of such words, none stands out
             best = self._score(min(waiting).rows[0], run)
-        return Found(best[1], max(best[0], 0.0), max(second, -waiting[0].bound if waiting else 0.0))
+        return Found(best[1], best[0], max(second, -waiting[0].bound if waiting else 0.0))
 
     def _follow(
         self, branch: _Branch, tokens: Tokens, scores: Scores

@@ -88,9 +88,9 @@ def check_model(model: Path, cpus: Sequence[Cpu], count: int) -> Iterator[str]:
     labels = [crop.label for crop in read_labels(CALIB_DATA)]
     words = {cpu.emulated: min(count, len(labels)) if cpu.emulated else len(labels) for cpu in cpus}
     base = {emulated: _seen(HOST, model, number) for emulated, number in words.items()}
-    engines = {narrow: _build(model, reduce_range=narrow) for narrow in {cpu.saturates for cpu in cpus}}
+    engine, bits = _build(model)
     for cpu in cpus:
-        (engine, bits), number = engines[cpu.saturates], words[cpu.emulated]
+        number = words[cpu.emulated]
         seen = _seen(cpu, engine, number)
         spec = ModelSpec.from_dict(json.loads((engine / "engine.json").read_text(encoding="utf-8"))["model"])
         row, wrong = _compare(base[cpu.emulated], seen, Scorer.of(spec, labels[:number]))
@@ -122,10 +122,10 @@ def check_tests(cpu: Cpu) -> Iterator[str]:
         yield f"{cpu.name}: tests:\n{result.stdout}"
 
 
-def _build(model: Path, *, reduce_range: bool) -> tuple[Path, int]:
-    """The INT8 engine that a CPU gets by default, and how many bits its weights have."""
-    engine = PLACE / f"{model.stem}{'-reduced' if reduce_range else ''}.engine"
-    options = ["--int8", "--backend", "onnxruntime", *(["--reduce-range"] if reduce_range else [])]
+def _build(model: Path) -> tuple[Path, int]:
+    """The INT8 engine that every CPU gets by default, and how many bits its weights have."""
+    engine = PLACE / f"{model.stem}.engine"
+    options = ["--int8", "--backend", "onnxruntime"]
     build = [sys.executable, str(ROOT / "convert" / "build_engine.py"), str(model), *options, "-o", str(engine), "-f"]
     subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     history = json.loads((engine / "engine.json").read_text(encoding="utf-8"))["history"]

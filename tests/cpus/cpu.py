@@ -21,7 +21,6 @@ class Cpu:
     name: str
     python: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
-    saturates: bool = False  # where 8-bit weights do not fit
     tests: bool = False  # has PyTorch and pytest
 
     @property
@@ -36,9 +35,9 @@ class Cpu:
 
 
 HOST = Cpu("this CPU", (sys.executable,))
-AVX2 = Cpu("AVX2 only (this CPU, the rest hidden)", HOST.python, (("LD_PRELOAD", str(ONLY_AVX2)),), True, True)
+AVX2 = Cpu("AVX2 only (this CPU, the rest hidden)", HOST.python, (("LD_PRELOAD", str(ONLY_AVX2)),), tests=True)
 _HASWELL = ("qemu-x86_64", "-cpu", "Haswell", "-E", f"LD_PRELOAD={ONLY_AVX2}", sys.executable)  # hides /proc/cpuinfo
-HASWELL = Cpu("Haswell (AVX2 only), emulated", _HASWELL, saturates=True, tests=True)
+HASWELL = Cpu("Haswell (AVX2 only), emulated", _HASWELL, tests=True)
 ARM = Cpu(
     "Arm (aarch64), emulated",
     ("qemu-aarch64", "-L", str(ARM64), str(ARM64 / "usr" / "bin" / "python3.11")),
