@@ -7,25 +7,32 @@
 namespace robustscanner {
 namespace {
 
-constexpr float forbidden = -1e9F;
 constexpr std::size_t most_states = 5000;
 
 // The characters of a model that a constraint leaves.
-std::vector<std::pair<std::int32_t, char32_t>> readable(const Constraint& constraint, const CharsetSpec& charset) {
-    const auto wanted = constraint.characters ? std::optional(parse_characters(*constraint.characters)) : std::nullopt;
-    const std::set<int> special = {charset.start_id, charset.end_id, charset.pad_id, charset.unknown_id.value_or(-1)};
-    std::vector<std::pair<std::int32_t, char32_t>> found;
-    for (int id = 0; id < charset.class_count; ++id) {
-        if (special.count(id)) continue;
-        const auto character = code_points(charset.tokens[static_cast<std::size_t>(id)]).front();
-        if (!wanted || wanted->holds(character)) found.emplace_back(id, character);
-    }
-    if (found.empty())
+Characters readable(const Constraint& constraint, const CharsetSpec& charset) {
+    auto found = readable_characters(charset);
+    if (!constraint.characters) return found;
+    const auto wanted = parse_characters(*constraint.characters);
+    const auto is_unwanted = [&](const auto& one) { return !wanted.holds(one.second); };
+    found.erase(std::remove_if(found.begin(), found.end(), is_unwanted), found.end());
+    if (found.empty()) {
         throw ConstraintError("characters '" + *constraint.characters + "': this model reads none of them");
+    }
     return found;
 }
 
 }  // namespace
+
+Characters readable_characters(const CharsetSpec& charset) {
+    const std::set<int> special = {charset.start_id, charset.end_id, charset.pad_id, charset.unknown_id.value_or(-1)};
+    Characters found;
+    for (int id = 0; id < charset.class_count; ++id) {
+        if (special.count(id)) continue;
+        found.emplace_back(id, code_points(charset.tokens[static_cast<std::size_t>(id)]).front());
+    }
+    return found;
+}
 
 Automaton::Automaton(const Constraint& constraint, const ModelSpec& spec)
     : end_id_(spec.charset.end_id),

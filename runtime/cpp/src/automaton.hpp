@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pattern.hpp"
@@ -13,6 +14,12 @@
 namespace robustscanner {
 
 using Ids = std::vector<std::int32_t>;
+using Characters = std::vector<std::pair<std::int32_t, char32_t>>;  // ids, and what they stand for
+
+inline constexpr float forbidden = -1e9F;  // in a mask, see Allowed
+
+// Those that a model can write.
+Characters readable_characters(const CharsetSpec& charset);
 
 // A constraint for one model.
 class Automaton {
@@ -55,9 +62,9 @@ class Automaton {
 
     std::int32_t end_id_;
     int steps_count_, classes_, fewest_, most_;
-    std::vector<std::pair<std::int32_t, char32_t>> characters_;  // that may be read
-    std::vector<std::vector<Step>> steps_;                       // from each state
-    std::vector<std::vector<int>> jumps_;                        // where one gets without an id
+    Characters characters_;                 // that may be read
+    std::vector<std::vector<Step>> steps_;  // from each state
+    std::vector<std::vector<int>> jumps_;   // where one gets without an id
     int begin_ = 0, whole_ = 0;
     std::vector<States> alive_;  // by the number of characters read: from where a whole text is within reach
 };

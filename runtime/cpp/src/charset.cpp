@@ -20,10 +20,10 @@ std::string Charset::text(const std::vector<std::int32_t>& ids) const {
 }
 
 Reading Charset::decode(const std::int32_t* tokens, const float* scores, int length) const {
-    const auto end = std::find(tokens, tokens + length, end_id_);
-    Reading reading{text(ids(tokens, length)), 1, {}};
-    const auto counted = std::min<std::ptrdiff_t>(end - tokens + 1, length);  // the end token included
-    for (std::ptrdiff_t step = 0; step < counted; ++step) reading.score *= static_cast<double>(scores[step]);
+    const auto found = ids(tokens, length);
+    Reading reading{text(found), 1, {}};
+    const auto counted = std::min(found.size() + 1, static_cast<std::size_t>(length));  // the end token included
+    for (std::size_t step = 0; step < counted; ++step) reading.score *= static_cast<double>(scores[step]);
     return reading;
 }
 

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <set>
 
+#include "automaton.hpp"
 #include "pattern.hpp"
 #include "robustscanner/errors.hpp"
 
@@ -13,17 +14,6 @@ namespace {
 
 constexpr std::size_t most_words = 100000;
 constexpr int most_runs = 64;  // of one picture; where nothing can be read, bounds part no words
-constexpr float forbidden = -1e9F;
-
-std::map<char32_t, std::int32_t> ids_by_character(const CharsetSpec& charset) {
-    const std::set<int> special = {charset.start_id, charset.end_id, charset.pad_id, charset.unknown_id.value_or(-1)};
-    std::map<char32_t, std::int32_t> found;
-    for (int id = 0; id < static_cast<int>(charset.tokens.size()); ++id) {
-        if (!special.count(id)) found[code_points(charset.tokens[static_cast<std::size_t>(id)]).front()] = id;
-    }
-    return found;
-}
-
 }  // namespace
 
 Lexicon::Lexicon(const std::vector<std::string>& words, const ModelSpec& spec)
@@ -35,7 +25,8 @@ Lexicon::Lexicon(const std::vector<std::string>& words, const ModelSpec& spec)
     if (listed.empty() || listed.size() > most_words) {
         throw ConstraintError(std::to_string(listed.size()) + " words; give from 1 to 100,000");
     }
-    const auto known = ids_by_character(spec.charset);
+    std::map<char32_t, std::int32_t> known;
+    for (const auto& [id, character] : readable_characters(spec.charset)) known[character] = id;
     std::vector<std::vector<std::int32_t>> encoded;
     for (const auto& word : listed) {
         encoded.emplace_back();

@@ -144,8 +144,8 @@ std::vector<Reading> Recognizer::best_words(const Canvases& canvases, const Expe
                 return session_->run(cut(canvases, {row}, canvases.width_px, spec().input), allowed);
             });
         const auto free = reading(result, row);
-        readings.push_back({charset_.text(found.ids), score(std::max(found.probability, 0.0)),
-                            Beside{score(found.others), free.text, free.score}});
+        readings.push_back(
+            {charset_.text(found.ids), score(found.probability), Beside{score(found.others), free.text, free.score}});
     }
     return readings;
 }

@@ -49,7 +49,8 @@ class ROBUSTSCANNER_EXPORT Recognizer {
     std::string description() const { return session_->description(); }
     std::string warning() const { return session_->warning(); }
 
-    // Reads one picture; an empty constraint means the recogniser's own. Throws ImageError: it cannot be read;
+    // Reads one picture; an empty constraint means the recogniser's own. One that many calls share is best given to the
+    // constructor, as it is made ready for the model each time. Throws ImageError: it cannot be read;
     // EngineError: the engine failed; ConstraintError.
     Reading read(const Source& image, const Constraint& constraint = {}) const;
 
