@@ -17,14 +17,14 @@ if __name__ == "__main__":  # by path or with -m: PEP 366
 from robustscanner.program import exit_status
 from robustscanner.scoring import Scorer, add_protocol_argument
 
-from .accuracy.arguments import add_gate_arguments, gate_options
+from .engine.accuracy.arguments import add_gate_arguments, gate_options
+from .engine.trt.arguments import add_tensorrt_arguments, refuse_tensorrt_arguments, tensorrt_options
 from .int8.arguments import add_calibration_arguments, load_crops, recipe_of
-from .trt.arguments import add_tensorrt_arguments, refuse_tensorrt_arguments, tensorrt_options
 
 if TYPE_CHECKING:
     from robustscanner.engine import EngineAccuracy, EngineManifest
 
-    from .accuracy.gate import GateOptions
+    from .engine.accuracy.gate import GateOptions
     from .engine.backend import Backend
     from .engine.model_source import Source
     from .engine.product import Product
@@ -179,10 +179,10 @@ def _open_backend(parsed: argparse.Namespace) -> "Backend":
     name = _backend_name(parsed)
     if name == "onnxruntime":
         refuse_tensorrt_arguments(parsed)
-        from .cpu.backend import CpuBackend
+        from .engine.cpu.backend import CpuBackend
 
         return CpuBackend()
-    from .trt.backend import TensorRTBackend
+    from .engine.trt.backend import TensorRTBackend
 
     return TensorRTBackend.open(name, tensorrt_options(parsed), reads=not parsed.dry_run)
 
@@ -192,9 +192,9 @@ def _backend_name(parsed: argparse.Namespace) -> str:
         return str(parsed.backend)
     if parsed.target:
         return "tensorrt-rtx"
-    from .trt.library import library_for_this_gpu
+    from .engine.trt.installed import backend_for_this_gpu
 
-    return library_for_this_gpu() or "onnxruntime"
+    return backend_for_this_gpu() or "onnxruntime"
 
 
 def _load(options: BuildOptions, scratch: Path) -> "tuple[Source, CalibrationSet]":
@@ -214,7 +214,7 @@ def _settled(options: BuildOptions, source: "Source") -> BuildOptions:
 def _make_and_measure(
     source: "Source", calibration: "CalibrationSet", scorer: Scorer, options: BuildOptions, folder: Path
 ) -> "tuple[Product, EngineAccuracy]":
-    from .accuracy.measure import measure
+    from .engine.accuracy.measure import measure
     from .engine.bundle import write_manifest
 
     product = options.backend.make(source, calibration, options.recipe, folder)
@@ -234,7 +234,7 @@ def _repair(
     source: "Source", calibration: "CalibrationSet", options: BuildOptions, gate: "GateOptions"
 ) -> tuple[BuildOptions, tuple[str, ...]]:
     """The same with more layers in FP32, and those layers."""
-    from .accuracy.gate import repair
+    from .engine.accuracy.gate import repair
 
     assert options.recipe is not None  # --repair is for INT8
     restored = repair(options.backend.quantise, source, calibration, options.recipe, gate, protocol=options.protocol)

@@ -18,7 +18,7 @@ from robustscanner.scoring import add_protocol_argument
 from .int8.arguments import MEASURED, add_crop_arguments, load_crops
 
 if TYPE_CHECKING:
-    from .accuracy.trial import Trial, Trials
+    from .engine.accuracy.trial import Trial, Trials
     from .engine.model_source import Source
 
 EPILOG = """examples:
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None, *, about: Mapping[str, Any] | N
 
 def examine(trials: "Trials", max_drop_points: float, methods: Sequence[str]) -> Row:
     """All tables of one model."""
-    from .accuracy.gate import choose_float_layers, rank_layers, try_alone
+    from .engine.accuracy.gate import choose_float_layers, rank_layers, try_alone
 
     alone = try_alone(trials)
     ranking = rank_layers(alone)
@@ -130,16 +130,16 @@ def _run(parsed: argparse.Namespace, about: Mapping[str, Any]) -> None:
         with replacing(parsed.output, force=True) as temporary:
             temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if parsed.plot:
-        from .accuracy.chart import draw
+        from .engine.accuracy.chart import draw
 
         draw(result).savefig(parsed.plot)
 
 
 def _open_trials(source: "Source", parsed: argparse.Namespace) -> "Trials":
-    from .accuracy.trial import Trials
-    from .cpu.backend import CpuBackend
+    from .engine.accuracy.trial import Trials
+    from .engine.cpu.backend import CpuBackend
+    from .engine.trt.backend import TensorRTBackend
     from .int8.recipe import Recipe
-    from .trt.backend import TensorRTBackend
 
     calibration = load_crops(parsed.calib_data, parsed.calib_images, source.spec.input)
     quantise = {"onnxruntime": CpuBackend.quantise, "tensorrt": TensorRTBackend.quantise}[parsed.backend]

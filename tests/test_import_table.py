@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # What both backends and what measures them may use of `convert`.
-SHARED = {"convert.engine", "convert.graph", "convert.int8"}
+ENGINE = {f"convert.engine.{noun}" for noun in ("backend", "bundle", "model_source", "product")}
+SHARED = {"convert.graph", "convert.int8", *ENGINE}
 
 # file or folder -> modules it may import, besides the standard library; the longest matching entry counts.
 # "robustscanner.*" are the library's modules, "training" and "convert" the folders of programs.
@@ -20,6 +21,7 @@ TABLE: dict[str, set[str]] = {
     "runtime/robustscanner/__init__.py": {
         "robustscanner.constraint",
         "robustscanner.errors",
+        "robustscanner.letters",
         "robustscanner.recognizer",
         "robustscanner.session",
         "robustscanner.words",
@@ -146,8 +148,16 @@ TABLE: dict[str, set[str]] = {
         "robustscanner.session",
         "robustscanner.spec",
     },
+    "runtime/robustscanner/letters.py": {
+        "numpy",
+        "robustscanner.constraint",
+        "robustscanner.errors",
+        "robustscanner.session",
+        "robustscanner.spec",
+    },
     "runtime/robustscanner/recognizer.py": {
         "numpy",
+        "robustscanner.letters",
         "robustscanner.words",
         "robustscanner.charset",
         "robustscanner.constraint",
@@ -162,10 +172,30 @@ TABLE: dict[str, set[str]] = {
     "runtime/robustscanner/photo.py": {"numpy", "rapidocr", "robustscanner"},
     "runtime/robustscanner/sheet.py": {"numpy", "cv2", "robustscanner"},
     "runtime/robustscanner/recognize.py": {"robustscanner"},
+    "runtime/robustscanner/source.py": {
+        "fsspec",
+        "lmdb",
+        "pyarrow",
+        "robustscanner.errors",
+        "robustscanner.pictures",
+    },
+    "runtime/robustscanner/job.py": {
+        "pyarrow",
+        "robustscanner.engine",
+        "robustscanner.errors",
+        "robustscanner.output",
+        "robustscanner.source",
+    },
+    "runtime/batch.py": {"robustscanner.batch"},
+    "runtime/robustscanner/batch.py": {"pyarrow", "ray", "robustscanner"},
+    "runtime/examples": {"numpy", "rapidocr", "robustscanner"},
     "runtime/serve.py": {"robustscanner.serve"},
     "runtime/robustscanner/serve.py": {"robustscanner", "uvicorn"},
     "runtime/robustscanner/serving": {"robustscanner", "pydantic", "starlette"},
     "runtime/robustscanner/serving/app.py": {"numpy", "cv2", "fastapi", "pydantic", "robustscanner"},
+    "runtime/robustscanner/serving/triton_model.py": {"numpy", "triton_python_backend_utils", "robustscanner"},
+    "runtime/robustscanner/serving/triton_graph.py": {"triton_python_backend_utils", "robustscanner"},
+    "runtime/robustscanner/serving/ray_serve.py": {"ray", "robustscanner", "starlette"},
     "runtime/robustscanner/serving/metrics.py": {"prometheus_client"},
     "convert": {"robustscanner", "convert"},  # programs, and what they share
     "convert/sensitivity.py": {"onnxruntime", "robustscanner", "convert"},
@@ -186,22 +216,33 @@ TABLE: dict[str, set[str]] = {
     },
     "convert/int8": {"numpy", "onnx", "robustscanner", "convert.graph", "convert.int8"},
     "convert/int8/calibration.py": {"numpy", "onnx", "tqdm", "robustscanner", "convert.graph.session"},
-    "convert/engine": {"numpy", "onnx", "robustscanner", "convert.graph", "convert.engine"},
-    "convert/engine/backend.py": {"robustscanner.spec", "convert.engine", "convert.int8"},
+    "convert/engine": {"numpy", "onnx", "robustscanner", "convert.graph", *ENGINE},
+    "convert/engine/backend.py": {"robustscanner.spec", "convert.int8", *ENGINE},
     "convert/engine/product.py": {"robustscanner.engine"},
-    "convert/accuracy": {"numpy", "onnx", "tqdm", "robustscanner", "convert.accuracy", *SHARED},
-    "convert/accuracy/chart.py": {"matplotlib"},
-    "convert/cpu": {"numpy", "onnx", "onnxruntime", "robustscanner", "convert.cpu", *SHARED},
-    "convert/trt": {"numpy", "onnx", "onnxruntime", "robustscanner", "convert.trt", *SHARED},
-    "convert/trt/library.py": {"robustscanner.errors", "tensorrt", "tensorrt_rtx"},
-    "convert/trt/layers.py": set(),
-    "convert/trt/watch.py": {"tqdm"},
+    "convert/engine/accuracy": {"numpy", "onnx", "tqdm", "robustscanner", "convert.engine.accuracy", *SHARED},
+    "convert/engine/accuracy/chart.py": {"matplotlib"},
+    "convert/engine/cpu": {"numpy", "onnx", "onnxruntime", "robustscanner", "convert.engine.cpu", *SHARED},
+    "convert/engine/trt": {"numpy", "onnx", "onnxruntime", "robustscanner", "convert.engine.trt", *SHARED},
+    "convert/engine/trt/installed.py": {"robustscanner.errors", "robustscanner.gpu.device", "tensorrt", "tensorrt_rtx"},
+    "convert/engine/trt/layers.py": set(),
+    "convert/engine/trt/watch.py": {"tqdm"},
     "training": {"numpy", "cv2", "PIL", "torch", "safetensors", "tqdm", "yaml", "lmdb", "robustscanner", "training"},
     "training/adopt_encoder.py": {"numpy", "onnx", "torch", "robustscanner", "training"},
     "benchmarks/lmdb_stream.py": {"numpy", "cv2", "robustscanner", "training", "benchmarks"},
+    "benchmarks/letters.py": {"numpy", "PIL", "matplotlib", "robustscanner", "benchmarks"},
+    "benchmarks/peer_server.py": {"fastapi", "uvicorn", "robustscanner", "benchmarks"},
     "benchmarks/constraints.py": {"numpy", "robustscanner", "training.data.render", "benchmarks"},
     "benchmarks/reliability.py": {"numpy", "robustscanner", "training.data.render", "benchmarks"},
     "benchmarks/finetune.py": {"robustscanner", "training", "benchmarks"},
+    "benchmarks/photos.py": {
+        "numpy",
+        "cv2",
+        "rapidocr",
+        "robustscanner",
+        "examples.rapidocr_recognizer",
+        "benchmarks",
+    },
+    "benchmarks/scenes.py": {"numpy", "cv2", "robustscanner", "training.data.render"},
     "benchmarks/random_checkpoint.py": {"torch", "robustscanner", "training"},
     "benchmarks": {"numpy", "cv2", "onnx", "onnxruntime", "robustscanner", "benchmarks"},
     "benchmarks/peers.py": {
@@ -216,7 +257,7 @@ TABLE: dict[str, set[str]] = {
     "benchmarks/stages.py": {"numpy", "onnx", "onnxruntime", "robustscanner", "benchmarks", "convert.graph"},
     "benchmarks/eager.py": {"torch", "training.checkpoint", "training.model"},
     "benchmarks/charts.py": {"matplotlib"},
-    "benchmarks/sections.py": {"matplotlib", "benchmarks", "convert.accuracy.chart"},
+    "benchmarks/sections.py": {"matplotlib", "benchmarks", "convert.engine.accuracy.chart"},
     "benchmarks/layer_sensitivity.py": {"benchmarks", "convert"},
 }
 LAZY = {
@@ -297,6 +338,8 @@ def test_sessions_are_imported_where_they_are_opened(name: str) -> None:
         ("runtime/robustscanner/metrics.py", "import numpy as np"),
         ("runtime/robustscanner/spec.py", "from robustscanner.engine import open_engine"),
         ("convert/quantize.py", "def later():\n    import torch"),
+        ("convert/engine/bundle.py", "from .cpu.graph import for_cpu"),
+        ("convert/engine/cpu/backend.py", "from ..trt.half import to_half"),
         ("training/train.py", "from convert.quantize import quantize"),
     ],
 )

@@ -1,10 +1,7 @@
 """The folder of an engine and its engine.json: written beside its place, renamed into it complete or not at all."""
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy
@@ -12,7 +9,7 @@ import onnx
 
 from robustscanner import __version__
 from robustscanner.engine import MANIFEST_NAME, EngineAccuracy, EngineManifest, file_sha256, read_manifest
-from robustscanner.output import OutputError
+from robustscanner.output import OutputError, writing_folder
 from robustscanner.preprocess import cv2
 
 from ..graph.model_file import file_step
@@ -37,26 +34,9 @@ def check_bundle(target: Path, *, force: bool) -> None:
             raise OutputError(f"{target}: exists; choose another name, or replace it with --force")
 
 
-@contextmanager
-def writing_bundle(target: Path, *, force: bool) -> Iterator[Path]:
-    """Gives an empty hidden folder beside the target; renamed to it at the end, removed when anything is raised.
-
-    Raises:
-        OutputError: see `check_bundle`; also when the disk refuses.
-    """
-    check_bundle(target, force=force)
-    staging = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = _hidden_folder(target)
-        yield staging
-        check_bundle(target, force=force)
-        _put_in_place(staging, target)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {error.strerror or error}; choose another place") from None
-    finally:
-        if staging:
-            shutil.rmtree(staging, ignore_errors=True)
+def writing_bundle(target: Path, *, force: bool) -> AbstractContextManager[Path]:
+    """See `writing_folder`; `check_bundle` says what may be there."""
+    return writing_folder(target, lambda: check_bundle(target, force=force))
 
 
 def write_manifest(
@@ -78,24 +58,3 @@ def write_manifest(
     )
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return read_manifest(folder)
-
-
-def _hidden_folder(target: Path) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    umask = os.umask(0)  # it can only be read by setting it
-    os.umask(umask)
-    folder.chmod(0o777 & ~umask)  # mkdtemp's 0700 would outlive the rename
-    return folder
-
-
-def _put_in_place(staging: Path, target: Path) -> None:
-    """A folder cannot be renamed onto a full one, so the old engine steps aside, and back if need be."""
-    aside = _hidden_folder(target)
-    try:
-        if target.exists():
-            os.rename(target, aside)
-        os.rename(staging, target)
-    finally:
-        if not target.exists() and any(aside.iterdir()):
-            os.rename(aside, target)
-        shutil.rmtree(aside, ignore_errors=True)

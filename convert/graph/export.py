@@ -15,12 +15,22 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from robustscanner.errors import RobustScannerError
+from robustscanner.session import COLUMNS, STEP_LOGITS
 from training.checkpoint import load_checkpoint, load_ranges
 from training.model.robustscanner import RobustScanner
 
 from .model_file import file_step, prepare_output, save_model, with_metadata
 from .session import open_on_cpu
-from .step import ALLOWED, CTC_RECURRENT, RECURRENT, ctc_constants, loop_body, memory_types, split_sizes
+from .step import (
+    ALLOWED,
+    CTC_RECURRENT,
+    RECURRENT,
+    collect_logits,
+    ctc_constants,
+    loop_body,
+    memory_types,
+    split_sizes,
+)
 
 OPSET = 17  # the newest that TensorRT 8.5 and 8.6 read
 
@@ -86,10 +96,14 @@ def build_graph(model: RobustScanner, *, fold_values: bool) -> onnx.ModelProto:
     loop_node = next(node for node in loop.node if node.op_type == "Loop")
     loop_node.attribute.append(helper.make_attribute("body", body))
     graph.graph.node.extend(loop.node)
+    collect_logits(graph.graph)
     graph.graph.initializer.extend([*start, *weights])
     del graph.graph.output[:]
     for name, kind in (("tokens", TensorProto.INT32), ("scores", TensorProto.FLOAT)):
         graph.graph.output.append(helper.make_tensor_value_info(name, kind, ["batch", size.max_length]))
+    for name, free in {STEP_LOGITS: ["steps", "batch"], **({COLUMNS: ["batch", "columns"]} if ctc else {})}.items():
+        shape = [*free, charset.class_count]
+        graph.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     graph.graph.name = "robustscanner"
     return graph
 

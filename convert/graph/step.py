@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import GraphProto
+from onnx import GraphProto, TensorProto, helper
+
+from robustscanner.errors import EngineError
+from robustscanner.session import STEP_LOGITS
 
 # N words, T characters at most, P positions of the feature map, D hidden size, F twice the channels of a glimpse,
 # K classes, U columns that CTC reads, the one before the picture included.
@@ -284,6 +287,21 @@ def loop_body(*, fold_values: bool, ctc: bool) -> GraphProto:
         fuse.op_type = "Add"
         fuse.input.remove("fusion")
     return body
+
+
+def collect_logits(graph: GraphProto) -> None:
+    """Has the Loop of a whole graph collect STEP_LOGITS, float[steps, N, K], if it does not yet.
+
+    Raises:
+        EngineError: the graph has no such loop.
+    """
+    loops = [node for node in graph.node if node.op_type == "Loop"]
+    bodies = [attribute.g for node in loops for attribute in node.attribute if attribute.name == "body"]
+    if len(bodies) != 1 or not any("logits" in node.output for node in bodies[0].node):
+        raise EngineError("the graph has no decoding loop with logits; export the model again with export_onnx.py")
+    if STEP_LOGITS not in loops[0].output:
+        bodies[0].output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, None))
+        loops[0].output.append(STEP_LOGITS)
 
 
 def split_sizes(hidden: int, channels: int) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def test_summary_says_what_was_done(arguments: list[str], capsys: pytest.Capture
     assert main([str(TINY), *arguments]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    assert f"11 of 13 convolutions, ranges by max from {CROPS} crops" in captured.out
+    assert f"10 of 13 convolutions, ranges by max from {CROPS} crops" in captured.out
     assert "read alike" in captured.out
     assert "recognize.py --engine" in captured.out
 
@@ -134,8 +134,8 @@ def test_force_replaces_nothing_but_engines(
 @pytest.mark.parametrize(
     "stage",
     [
-        "convert.cpu.backend.CpuBackend.make",
-        "convert.accuracy.measure.measure",
+        "convert.engine.cpu.backend.CpuBackend.make",
+        "convert.engine.accuracy.measure.measure",
         "convert.engine.bundle.write_manifest",
     ],
 )

@@ -8,12 +8,12 @@ import onnx
 import onnxruntime
 import pytest
 
-from convert.accuracy.trial import Trials, with_logits
-from convert.cpu.backend import CpuBackend
+from convert.engine.accuracy.trial import Trials, with_logits
+from convert.engine.cpu.backend import CpuBackend
 from convert.engine.model_source import load_source
+from convert.engine.trt.backend import TensorRTBackend
 from convert.int8.calibration import Histogram, load_calibration
 from convert.sensitivity import main
-from convert.trt.backend import TensorRTBackend
 from robustscanner.errors import EngineError
 from robustscanner.spec import InputSpec
 

@@ -7,12 +7,12 @@ import onnx
 import onnxruntime
 import pytest
 
+from convert.engine.trt.half import to_half
+from convert.engine.trt.simulate import decode, everything_allowed, first_state, read_simulated
 from convert.graph.model_file import load_model
 from convert.graph.split import split
 from convert.graph.step import ALLOWED, MEMORY, STATE
 from convert.int8.calibration import CalibrationSet, load_calibration
-from convert.trt.half import to_half
-from convert.trt.simulate import decode, everything_allowed, first_state, read_simulated
 from robustscanner import Constraint
 from robustscanner.charset import Charset
 from robustscanner.errors import EngineError
