@@ -8,15 +8,15 @@ import onnxruntime
 import pytest
 import torch
 
-from convert.cpu.backend import CpuBackend
+from convert.engine.cpu.backend import CpuBackend
 from convert.engine.model_source import Source
+from convert.engine.trt.backend import TensorRTBackend
 from convert.graph.export import build_graph, export, simplify
 from convert.graph.model_file import load_model
 from convert.int8.calibration import CalibrationSet, Ranges
 from convert.int8.placement import place, quantisable
 from convert.int8.qdq_onnxruntime import write_qdq
 from convert.int8.recipe import AUTO, KEY_LAYERS, Recipe
-from convert.trt.backend import TensorRTBackend
 from robustscanner.errors import EngineError
 from tests.training.small import make_batch, make_crops, run, small_config
 from training.checkpoint import load_checkpoint, load_ranges, save_checkpoint
