@@ -71,9 +71,7 @@ Layout::Layout(Tensors of) : tensors(std::move(of)) {
     }
     const auto texts = order.size();
     for (const auto& [name, tensor] : tensors) {
-        if (std::find(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(texts), name) == order.end()) {
-            order.push_back(name);
-        }
+        if (std::find(order.begin(), order.end(), name) == order.end()) order.push_back(name);
     }
     for (std::size_t index = 0; index < order.size(); ++index) {
         const auto bytes = tensors[order[index]].size_bytes();
@@ -108,7 +106,7 @@ Rig::Rig(int device, const SessionOptions& options, const std::string& folder, c
     scratch = device_memory(std::max(encoder.scratch_bytes(), decoder.scratch_bytes()));
     encoder.use_scratch(scratch.get());
     decoder.use_scratch(scratch.get());
-    for (int event = 0; event <= steps; ++event) events.push_back(make_event(options.spinning));
+    for (int event = 0; event < steps; ++event) events.push_back(make_event(options.spinning));
 }
 
 void Rig::reserve(const std::vector<int>& buckets) {
@@ -119,19 +117,13 @@ void Rig::reserve(const std::vector<int>& buckets) {
         check_cuda(cudaMemcpy(fresh[size].get(), slab.data(), slab.size(), cudaMemcpyHostToDevice));
     }
     memory = device_memory(largest.memory.size_bytes);
+    for (auto& state : states) state = device_memory(largest.state.size_bytes);
     inputs_host = host_memory(largest.inputs.size_bytes);
-    if (shared) {
-        inputs_address = device_address(inputs_host);
-        going_host = host_memory(alignment_bytes);
-        going_address = device_address(going_host);
-    } else {
-        inputs = device_memory(largest.inputs.size_bytes);
-        inputs_address = inputs.get();
-        going = device_memory(alignment_bytes);
-        going_address = going.get();
-        text_host = host_memory(largest.state.text_bytes);
-        flags = host_memory(sizeof(std::int32_t) * static_cast<std::size_t>(steps));
-    }
+    if (!shared) inputs = device_memory(largest.inputs.size_bytes);
+    inputs_address = shared ? device_address(inputs_host) : inputs.get();
+    going = device_memory(sizeof(std::int32_t));
+    flag_host = host_memory(sizeof(std::int32_t));
+    text_host = host_memory(largest.state.text_bytes);
     if (can_constrain()) {
         const auto bytes = decoder.inputs().at(allowed_input).size_bytes();
         allowed_host = host_memory(bytes);
@@ -139,15 +131,7 @@ void Rig::reserve(const std::vector<int>& buckets) {
         allowed = device_memory(bytes);
         check_cuda(cudaMemcpy(allowed.get(), allowed_host.get(), bytes, cudaMemcpyHostToDevice));
     }
-    for (int parity = 0; parity < 2; ++parity) {
-        if (shared) {
-            states_host[parity] = host_memory(largest.state.size_bytes);
-            states_address[parity] = device_address(states_host[parity]);
-        } else {
-            states[parity] = device_memory(largest.state.size_bytes);
-            states_address[parity] = states[parity].get();
-        }
-    }
+    check_cuda(cudaDeviceSynchronize());  // a copy of memory that is not page-locked may still be under way
 }
 
 void Rig::allow(const Allowed& choices) {
@@ -182,11 +166,11 @@ Bucket::Bucket(Rig& rig, int size)
         remembered[allowed_input] = rig.allowed.get();
     }
     for (int parity = 0; parity < 2; ++parity) {
-        Wiring results = {{"going", rig.going_address}};
-        for (const auto& [name, address] : layouts_.state.at(rig.states_address[1 - parity])) {
+        Wiring results = {{"going", rig.going.get()}};
+        for (const auto& [name, address] : layouts_.state.at(rig.states[1 - parity].get())) {
             results[name + "_next"] = address;
         }
-        step_wirings_[parity] = merged(merged(remembered, layouts_.state.at(rig.states_address[parity])), results);
+        step_wirings_[parity] = merged(merged(remembered, layouts_.state.at(rig.states[parity].get())), results);
     }
 }
 
@@ -198,14 +182,17 @@ void Bucket::fill(const Canvases& canvases, std::size_t start, std::size_t count
 }
 
 void Bucket::prepare(int steps_per_launch) {
-    start_graph_.reset();
-    for (auto& graph : block_graphs_) graph.reset();
+    for (auto* graph : {&start_graph_, &first_graph_, &block_graphs_[0], &block_graphs_[1]}) graph->reset();
     steps_per_launch_ = steps_per_launch;
     queue_start();
     for (int step = 0; step < std::min(2, rig_.steps); ++step) {
         steps_[step]->execute(step_inputs_, step_wirings_[step]);
     }
     check_cuda(cudaStreamSynchronize(rig_.stream.get()));
+    record_all();
+}
+
+void Bucket::record_all() {
     const auto try_to_record = [&](Graph& graph, bool& possible, const Plan& plan,
                                    const std::function<void()>& launch) {
         possible = possible && !plan.shares_context();  // a shared one is wired anew for every launch
@@ -219,13 +206,20 @@ void Bucket::prepare(int steps_per_launch) {
         }
     };
     try_to_record(start_graph_, rig_.record_encoder, rig_.encoder, [&] { queue_start(); });
-    const int parities = steps_per_launch % 2 && rig_.steps > steps_per_launch ? 2 : 1;
+    const int parities = steps_per_launch_ % 2 && rig_.steps > steps_per_launch_ ? 2 : 1;
     for (int parity = 0; parity < parities; ++parity) {
-        try_to_record(block_graphs_[parity], rig_.record_steps, rig_.decoder, [&] { queue_steps(parity); });
+        try_to_record(block_graphs_[parity], rig_.record_steps, rig_.decoder, [&] { queue_block(parity); });
     }
+    if (!start_graph_ || !block_graphs_[0]) return;
+    try_to_record(first_graph_, rig_.record_steps, rig_.decoder, [&] {
+        queue_start();
+        queue_block(0);
+    });
 }
 
 void Bucket::start() {
+    ended_ = false;
+    if (first_graph_) return;  // with the first block
     if (start_graph_) {
         check_cuda(cudaGraphLaunch(start_graph_.get(), rig_.stream.get()));
     } else {
@@ -234,31 +228,30 @@ void Bucket::start() {
 }
 
 void Bucket::queue(int block) {
-    const int parity = block * steps_per_launch_ % 2;
-    if (block_graphs_[parity]) {
-        check_cuda(cudaGraphLaunch(block_graphs_[parity].get(), rig_.stream.get()));
+    if (block == 0 && first_graph_) {
+        check_cuda(cudaGraphLaunch(first_graph_.get(), rig_.stream.get()));
     } else {
-        queue_steps(parity);
+        launch_block(block * steps_per_launch_ % 2);
     }
-    queue_message(block);
+    check_cuda(cudaEventRecord(rig_.events[static_cast<std::size_t>(block)].get(), rig_.stream.get()));
 }
 
 bool Bucket::going(int block) {
     check_cuda(cudaEventSynchronize(rig_.events[static_cast<std::size_t>(block)].get()));
-    // The shared flag serves all blocks, as it only ever falls: what was 0 stays 0.
-    const auto* flag =
-        rig_.shared ? rig_.going_host.get() : rig_.flags.get() + sizeof(std::int32_t) * static_cast<std::size_t>(block);
-    std::int32_t value = 0;
-    std::memcpy(&value, flag, sizeof value);
-    return value != 0;
+    // One for all blocks, as it only ever falls. Where a later block has let it fall, its text has come before.
+    std::int32_t flag = 0;
+    std::memcpy(&flag, rig_.flag_host.get(), sizeof flag);
+    ended_ = flag == 0;
+    return !ended_;
 }
 
 void Bucket::fetch(int blocks, Result& result, std::size_t start, std::size_t count) {
-    const auto* slab = text(blocks * steps_per_launch_ % 2);
+    if (!ended_) check_cuda(cudaEventSynchronize(rig_.events[static_cast<std::size_t>(blocks - 1)].get()));
+    const auto* text = rig_.text_host.get();
     const auto steps = static_cast<std::size_t>(rig_.steps);
     const auto& offsets = layouts_.state.offsets;
-    std::memcpy(&result.tokens[start * steps], slab + offsets.at("tokens"), count * steps * sizeof(std::int32_t));
-    std::memcpy(&result.scores[start * steps], slab + offsets.at("scores"), count * steps * sizeof(float));
+    std::memcpy(&result.tokens[start * steps], text + offsets.at("tokens"), count * steps * sizeof(std::int32_t));
+    std::memcpy(&result.scores[start * steps], text + offsets.at("scores"), count * steps * sizeof(float));
 }
 
 StepTimes Bucket::measure() {
@@ -277,58 +270,56 @@ StepTimes Bucket::measure_once() {
     using Clock = std::chrono::steady_clock;
     using Microseconds = std::chrono::duration<double, std::micro>;
     start();
+    queue(0);
     check_cuda(cudaStreamSynchronize(rig_.stream.get()));
     const auto began = Clock::now();
-    queue_message(0);
+    check_cuda(cudaEventRecord(rig_.events[0].get(), rig_.stream.get()));
     going(0);
     const auto asked = Clock::now();
-    queue(0);
+    queue_fresh_state();  // all the steps again, without the encoder
+    launch_block(0);
     const auto queued = Clock::now();
-    going(0);
+    check_cuda(cudaStreamSynchronize(rig_.stream.get()));
     const Microseconds wait = asked - began, launch = queued - asked, run = Clock::now() - asked;
     const int launches = block_graphs_[0] ? 1 : rig_.steps;
     return {std::max((run - wait).count(), 0.0) / rig_.steps, launch.count() / launches, wait.count()};
 }
 
+void Bucket::launch_block(int parity) {
+    if (block_graphs_[parity]) {
+        check_cuda(cudaGraphLaunch(block_graphs_[parity].get(), rig_.stream.get()));
+    } else {
+        queue_block(parity);
+    }
+}
+
+void Bucket::queue_fresh_state() {
+    const auto& fresh = rig_.fresh.at(static_cast<int>(size_));
+    check_cuda(cudaMemcpyAsync(rig_.states[0].get(), fresh.get(), layouts_.state.size_bytes, cudaMemcpyDeviceToDevice,
+                               rig_.stream.get()));
+}
+
 void Bucket::queue_start() {
-    const auto stream = rig_.stream.get();
     if (!rig_.shared) {
         check_cuda(cudaMemcpyAsync(rig_.inputs_address, rig_.inputs_host.get(), layouts_.inputs.size_bytes,
-                                   cudaMemcpyHostToDevice, stream));
+                                   cudaMemcpyHostToDevice, rig_.stream.get()));
     }
-    const auto& fresh = rig_.fresh.at(static_cast<int>(size_));
-    check_cuda(
-        cudaMemcpyAsync(rig_.states_address[0], fresh.get(), layouts_.state.size_bytes, cudaMemcpyDefault, stream));
+    queue_fresh_state();
     encoder_->execute(layouts_.inputs.tensors, encoder_wiring_);
 }
 
-void Bucket::queue_steps(int parity) {
+// Steps, and the text as it is then: what has ended does not change any more, so the host may read while the next block
+// runs. The flag comes last, for whoever sees it fall will look at the text.
+void Bucket::queue_block(int parity) {
     for (int index = 0; index < steps_per_launch_; ++index) {
         const int now = (parity + index) % 2;
         steps_[now]->execute(step_inputs_, step_wirings_[now]);
     }
-}
-
-void Bucket::queue_message(int block) {
-    const auto index = static_cast<std::size_t>(block);
-    if (!rig_.shared) {
-        check_cuda(cudaMemcpyAsync(rig_.flags.get() + sizeof(std::int32_t) * index, rig_.going_address,
-                                   sizeof(std::int32_t), cudaMemcpyDeviceToHost, rig_.stream.get()));
-    }
-    check_cuda(cudaEventRecord(rig_.events[index].get(), rig_.stream.get()));
-}
-
-// Host memory that holds tokens and scores of a state, once the device is done.
-const std::uint8_t* Bucket::text(int parity) {
-    const auto* slab = rig_.states_host[parity].get();
-    if (!rig_.shared) {
-        slab = rig_.text_host.get();
-        check_cuda(cudaMemcpyAsync(rig_.text_host.get(), rig_.states_address[parity], layouts_.state.text_bytes,
-                                   cudaMemcpyDeviceToHost, rig_.stream.get()));
-    }
-    check_cuda(cudaEventRecord(rig_.events.back().get(), rig_.stream.get()));
-    check_cuda(cudaEventSynchronize(rig_.events.back().get()));
-    return slab;
+    const auto* state = rig_.states[(parity + steps_per_launch_) % 2].get();
+    check_cuda(cudaMemcpyAsync(rig_.text_host.get(), state, layouts_.state.text_bytes, cudaMemcpyDeviceToHost,
+                               rig_.stream.get()));
+    check_cuda(cudaMemcpyAsync(rig_.flag_host.get(), rig_.going.get(), sizeof(std::int32_t), cudaMemcpyDeviceToHost,
+                               rig_.stream.get()));
 }
 
 }  // namespace robustscanner

@@ -35,10 +35,13 @@ struct Layouts {
 };
 
 // What all buckets of a session share, for the largest batch; smaller ones use the front of it. They run one after
-// another. Where CPU and GPU share their memory (Jetson), what both look at lies in page-locked memory, and nothing is
-// copied.
+// another. Where CPU and GPU share their memory (Jetson), pictures lie in page-locked memory, and are not copied. All
+// else that the device works with does not: an integrated GPU does not cache what is page-locked.
 struct Rig {
     Rig(int device, const SessionOptions& options, const std::string& folder, const ModelSpec& model);
+    Rig(const Rig&) = delete;
+    Rig& operator=(const Rig&) = delete;
+    ~Rig() { cudaStreamSynchronize(stream.get()); }  // nothing may run any more when memory goes
 
     // Takes all the memory that the session will ever need, but for what TensorRT's contexts take themselves.
     void reserve(const std::vector<int>& buckets);
@@ -54,20 +57,23 @@ struct Rig {
     const bool shared;                  // CPU and GPU share their memory
     bool record_encoder, record_steps;  // until it turns out that it cannot be
     Stream stream;
-    std::unique_ptr<nvinfer1::IRuntime> runtime;  // has to outlive the plans
-    Plan encoder, decoder;
     DeviceMemory scratch, inputs, memory, going, allowed, states[2];
-    HostMemory inputs_host, text_host, flags, states_host[2], going_host, allowed_host;
+    HostMemory inputs_host, text_host, flag_host, allowed_host;
     bool constrained = false;           // not everything is allowed now
     std::map<int, DeviceMemory> fresh;  // a state before the first step, by batch size: a reset is one copy
-    std::vector<Event> events;          // one for each block, and the last for the result
-    std::uint8_t *inputs_address, *going_address, *states_address[2];
+    std::vector<Event> events;          // one for each block
+    std::uint8_t* inputs_address = nullptr;
+    std::unique_ptr<nvinfer1::IRuntime> runtime;  // has to outlive the plans
+    Plan encoder, decoder;                        // their contexts use the memory above until they go
 };
 
 // Contexts that are wired once, and recordings of their launches.
 class Bucket : public Machine {
    public:
     Bucket(Rig& rig, int size);
+    Bucket(const Bucket&) = delete;
+    Bucket& operator=(const Bucket&) = delete;
+    ~Bucket() override { cudaStreamSynchronize(rig_.stream.get()); }  // nothing may run any more when contexts go
 
     // Puts rows of pictures into the input slab; rows left over repeat the last picture, and so end when it does.
     void fill(const Canvases& canvases, std::size_t start, std::size_t count);
@@ -79,7 +85,7 @@ class Bucket : public Machine {
     void queue(int block) override;
     bool going(int block) override;
 
-    // Waits for the blocks that were queued, and copies the rows that were asked for.
+    // Waits for the blocks that were queued, unless all words have ended; copies the rows that were asked for.
     void fetch(int blocks, Result& result, std::size_t start, std::size_t count);
 
     // Times all the steps at once, the median of a few rounds; inputs are in place.
@@ -87,10 +93,11 @@ class Bucket : public Machine {
 
    private:
     StepTimes measure_once();
+    void record_all();
+    void launch_block(int parity);
+    void queue_fresh_state();
     void queue_start();
-    void queue_steps(int parity);
-    void queue_message(int block);
-    const std::uint8_t* text(int parity);
+    void queue_block(int parity);
 
     Rig& rig_;
     std::size_t size_;
@@ -99,7 +106,9 @@ class Bucket : public Machine {
     std::shared_ptr<Context> encoder_, steps_[2];  // from one state slab to the other
     Wiring encoder_wiring_, step_wirings_[2];
     int steps_per_launch_ = 1;
+    bool ended_ = false;                   // whether the host knows that all words have
     Graph start_graph_, block_graphs_[2];  // by the state that the first step reads
+    Graph first_graph_;                    // start and first block in one
 };
 
 }  // namespace robustscanner

@@ -5,11 +5,30 @@
 #include "robustscanner/errors.hpp"
 
 namespace robustscanner {
+namespace {
+
+// Of a fault after which CUDA answers every call with it.
+bool is_lasting(cudaError_t status) {
+    return (status >= cudaErrorIllegalAddress && status <= cudaErrorLaunchFailure) ||
+           status == cudaErrorECCUncorrectable;
+}
+
+}  // namespace
 
 void check_cuda(cudaError_t status) {
     if (status == cudaSuccess) return;
     cudaGetLastError();  // else the next call that succeeds would still report this one
     throw CudaError(status);
+}
+
+bool is_lost(int device) noexcept {
+    int before = 0;
+    cudaGetDevice(&before);
+    cudaSetDevice(device);
+    const auto status = cudaDeviceSynchronize();
+    cudaSetDevice(before);
+    cudaGetLastError();
+    return is_lasting(status);
 }
 
 OnDevice::OnDevice(int device) {
@@ -74,6 +93,7 @@ Graph record(cudaStream_t stream, const std::function<void()>& queue) {
 HostFacts gpu_facts(int device) {
     int count = 0;
     const auto status = cudaGetDeviceCount(&count);
+    if (is_lasting(status)) check_cuda(status);  // it may tell of what went wrong before
     if (status != cudaSuccess || !count) {
         const std::string why = status == cudaSuccess ? "none is visible" : cudaGetErrorString(status);
         cudaGetLastError();

@@ -32,6 +32,9 @@ class CudaError : public std::runtime_error {
 
 void check_cuda(cudaError_t status);
 
+// Whether a fault broke this process's use of the GPU, which stays so until the process ends.
+bool is_lost(int device) noexcept;
+
 // Makes a GPU this thread's current one for as long as it lives.
 class OnDevice {
    public:

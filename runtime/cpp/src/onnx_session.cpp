@@ -119,7 +119,9 @@ Tensors tensors_of(const Ort::Session& session) {
         tensors[session.GetInputNameAllocated(index, memory).get()] = tensor_of(session.GetInputTypeInfo(index));
     }
     for (std::size_t index = 0; index < session.GetOutputCount(); ++index) {
-        tensors[session.GetOutputNameAllocated(index, memory).get()] = tensor_of(session.GetOutputTypeInfo(index));
+        const std::string name = session.GetOutputNameAllocated(index, memory).get();
+        if (name == "step_logits" || name == "ctc_following") continue;  // what Python knows letters by
+        tensors[name] = tensor_of(session.GetOutputTypeInfo(index));
     }
     return tensors;
 }

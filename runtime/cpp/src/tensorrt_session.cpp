@@ -12,6 +12,13 @@
 namespace robustscanner {
 namespace {
 
+constexpr auto restart =
+    "after such a fault nothing in this process can use the GPU: start the process again, and look into the kernel's "
+    "log (dmesg) if it stays so";
+
+// Building again would not help where the GPU is lost.
+std::string without_cure(const std::string& text) { return text.substr(0, text.rfind(std::string("; ") + rebuild)); }
+
 std::vector<int> choose_buckets(const Plan& encoder, const Plan& decoder, const GpuOptions& options) {
     const auto of_encoder = encoder.batch_range("images"), of_decoder = decoder.batch_range("token");
     const int smallest = std::max(of_encoder.first, of_decoder.first),
@@ -42,9 +49,6 @@ class Worker {
         rig_.reserve(buckets_);
         schedule_ = choose(options.gpu);
     }
-    Worker(const Worker&) = delete;
-    Worker& operator=(const Worker&) = delete;
-    ~Worker() { cudaStreamSynchronize(rig_.stream.get()); }  // nothing may run any more when memory goes
 
     int largest() const { return buckets_.back(); }
     bool can_constrain() const { return rig_.can_constrain(); }
@@ -94,13 +98,8 @@ class TensorRTSession : public Session {
    public:
     TensorRTSession(std::string folder, const EngineManifest& manifest, const SessionOptions& options)
         : path_(std::move(folder)), spec_(manifest.model), device_(options.gpu.device) {
-        explained([&] {
-            auto host = gpu_facts(device_);
-            host.version = tensorrt_version();
-            check_host(manifest, host);
-            const OnDevice current(device_);
-            worker_ = std::make_unique<Worker>(path_, spec_, options);
-        });
+        check_here(manifest);
+        explained([&] { worker_ = std::make_unique<Worker>(path_, spec_, options); });
     }
 
     ~TensorRTSession() override {
@@ -129,7 +128,6 @@ class TensorRTSession : public Session {
         Result result{std::vector<std::int32_t>(canvases.count() * steps),
                       std::vector<float>(canvases.count() * steps)};
         explained([&] {
-            const OnDevice current(device_);
             worker_->allow(allowed);
             for (std::size_t start = 0; start < canvases.count(); start += largest) {
                 worker_->read(canvases, start, std::min(largest, canvases.count() - start), result);
@@ -140,26 +138,42 @@ class TensorRTSession : public Session {
     }
 
    private:
-    // Whatever goes wrong inside is told in one line.
-    template <typename Action>
-    void explained(Action action) const {
+    void check_here(const EngineManifest& manifest) const {
         try {
-            action();
+            auto host = gpu_facts(device_);
+            host.version = tensorrt_version();
+            check_host(manifest, host);
         } catch (const EngineError& error) {
             throw EngineError(path_ + ": " + error.what());
         } catch (const CudaError& error) {
-            if (error.is_out_of_memory()) {
-                throw EngineError(path_ + ": too little GPU memory (" + first_line(error.what()) +
-                                  "); close what else uses the GPU, or build it with a smaller --max-batch");
-            }
-            const std::string told = path_ + ": the GPU failed (" + first_line(error.what()) + "); ";
-            if (cudaDeviceSynchronize() != cudaSuccess) {  // the fault stays until the process ends
-                throw EngineError(told +
-                                  "after such a fault nothing in this process can use the GPU: start the process "
-                                  "again, and look into the kernel's log (dmesg) if it stays so");
-            }
-            throw EngineError(told + "open it again, and look into the kernel's log (dmesg) if it stays so");
+            throw told(error);
         }
+    }
+
+    // Whatever goes wrong inside, on this GPU, is told in one line.
+    template <typename Action>
+    void explained(Action action) const {
+        try {
+            const OnDevice current(device_);
+            action();
+        } catch (const EngineError& error) {
+            const std::string text = path_ + ": " + error.what();
+            if (is_lost(device_)) throw EngineError(without_cure(text) + "; " + restart);
+            throw EngineError(text);
+        } catch (const CudaError& error) {
+            throw told(error);
+        }
+    }
+
+    EngineError told(const CudaError& error) const {
+        const auto why = first_line(error.what());
+        if (error.is_out_of_memory()) {
+            return EngineError(path_ + ": too little GPU memory (" + why +
+                               "); close what else uses the GPU, or build it with a smaller --max-batch");
+        }
+        return EngineError(
+            path_ + ": the GPU failed (" + why + "); " +
+            (is_lost(device_) ? restart : "open it again, and look into the kernel's log (dmesg) if it stays so"));
     }
 
     std::string path_;
