@@ -7,6 +7,7 @@ from robustscanner.errors import ConstraintError, EngineError, ImageError, Robus
 
 if TYPE_CHECKING:
     from robustscanner.constraint import Constraint
+    from robustscanner.letters import Letter
     from robustscanner.recognizer import Reading, Recognizer, WordReading
     from robustscanner.session import SessionOptions
     from robustscanner.words import WordList
@@ -17,6 +18,7 @@ __all__ = [
     "ConstraintError",
     "EngineError",
     "ImageError",
+    "Letter",
     "Reading",
     "Recognizer",
     "RobustScannerError",
@@ -32,6 +34,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # 0 in the environment turn
 # Imported on first use: they need NumPy and OpenCV, and a program's --help does not.
 _LAZY = {
     "Constraint": "robustscanner.constraint",
+    "Letter": "robustscanner.letters",
     "Reading": "robustscanner.recognizer",
     "Recognizer": "robustscanner.recognizer",
     "SessionOptions": "robustscanner.session",

@@ -6,7 +6,7 @@ text can still come of it; the end is one of them where the text is whole. So no
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -235,6 +235,17 @@ def readable(spec: ModelSpec) -> dict[str, int]:
     charset = spec.charset
     ids = enumerate(charset.tokens[: charset.class_count])
     return {token: id_ for id_, token in ids if id_ not in charset.special_ids}
+
+
+def spell(text: str, known: Mapping[str, int]) -> list[int]:
+    """The ids of a text, by what `readable` gives.
+
+    Raises:
+        ConstraintError: a character that the model cannot write.
+    """
+    if missing := [character for character in text if character not in known]:
+        raise ConstraintError(f"{text!r} holds {missing[0]!r}, which this model does not read")
+    return [known[character] for character in text]
 
 
 def _readable(constraint: Constraint, spec: ModelSpec) -> dict[str, int]:

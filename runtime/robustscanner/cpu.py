@@ -7,6 +7,7 @@ from pathlib import Path
 
 _X86 = ("x86_64", "amd64", "i686")
 _WHOLE_SUMS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})  # as Linux calls what adds 8-bit products in 32 bits
+_MAX_SESSIONS = 8  # that nobody asked for: each takes some 100 MiB
 
 
 def available_cores() -> int:
@@ -16,6 +17,20 @@ def available_cores() -> int:
     """
     limits = [float(affinity_cores()), cpu_quota() or float("inf"), float(_openmp_threads() or "inf")]
     return max(1, int(min(limits)))
+
+
+def share_cores(sessions: int | None, threads: int | None) -> tuple[int, int]:
+    """How many sessions a server for many clients opens on a CPU, and with how many threads each.
+
+    One thread a session reads most words: several threads wait for each other in every layer.
+
+    Args:
+        sessions: that somebody asked for; None: one for each core, at most `_MAX_SESSIONS`.
+        threads: of each, that somebody asked for; None: the cores are shared.
+    """
+    cores = available_cores()
+    sessions = sessions or max(1, min(cores // (threads or 1), _MAX_SESSIONS))
+    return sessions, threads or max(1, cores // sessions)
 
 
 def affinity_cores() -> int:

@@ -164,6 +164,15 @@ def read_manifest(folder: Path) -> EngineManifest:
     return manifest
 
 
+def runs_on_gpu(engine: Path) -> bool:
+    """Whether an engine is for NVIDIA GPUs; anything but a folder is an ONNX file, or not there.
+
+    Raises:
+        EngineError: the folder is no engine.
+    """
+    return engine.is_dir() and read_manifest(engine).backend != "onnxruntime"
+
+
 def check_host(manifest: EngineManifest, host: HostFacts) -> None:
     """Checks whether a TensorRT engine fits this machine; TensorRT itself would only say that it cannot load it.
 

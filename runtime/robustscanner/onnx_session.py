@@ -11,8 +11,19 @@ from typing import Any
 import onnxruntime as ort  # type: ignore[import-untyped]
 
 from robustscanner.cpu import affinity_cores, cpu_quota, int8_saturates
-from robustscanner.errors import EngineError, SpecError
-from robustscanner.session import Allowed, Images, Scores, SessionOptions, Tokens, Widths, check_result
+from robustscanner.errors import ConstraintError, EngineError, SpecError
+from robustscanner.session import (
+    COLUMNS,
+    STEP_LOGITS,
+    Allowed,
+    Images,
+    Scores,
+    SessionOptions,
+    Tokens,
+    Trace,
+    Widths,
+    check_result,
+)
 from robustscanner.spec import HISTORY_KEY, SPEC_KEY, ModelSpec
 
 _EXPORT = "export it with convert/export_onnx.py"
@@ -44,6 +55,7 @@ class OnnxSession:
         _warn_of_saturation(self.path, self._session)
         optional = self._session.get_overridable_initializers()
         self.can_constrain = any(node.name == "allowed" for node in optional)
+        self._outputs = {node.name for node in self._session.get_outputs()}
         logger.info("%s: %s, ONNX Runtime %s, %s", self.path, self.spec.name, ort.__version__, options)
 
     def __enter__(self) -> "OnnxSession":
@@ -64,20 +76,39 @@ class OnnxSession:
 
     def run(self, images: Images, valid_width: Widths, allowed: Allowed | None = None) -> tuple[Tokens, Scores]:
         """See `session.Session.run`."""
-        if self._forked:
-            self._session, self._forked = _open(self._place, self._options), False
-        if self._session is None:
-            raise EngineError(f"{self.path}: already closed; open it again")
         inputs = {"images": images, "valid_width": valid_width} | ({} if allowed is None else {"allowed": allowed})
-        try:
-            tokens, scores = self._session.run(["tokens", "scores"], inputs)
-        except Exception as error:  # ONNX Runtime's exceptions share no other base class
-            raise EngineError(f"{self.path}: ONNX Runtime {ort.__version__} failed: {_first_line(error)}") from None
+        tokens, scores = self._run(["tokens", "scores"], inputs)
         try:
             check_result(self.spec, len(images), tokens, scores)
         except EngineError as error:
             raise EngineError(f"{self.path}: {error}") from None
         return tokens, scores
+
+    def trace(self, images: Images, valid_width: Widths, allowed: Allowed) -> Trace:
+        """What a run comes by; arguments as `run`'s.
+
+        Raises:
+            ConstraintError: the graph is of an older export, and does not say.
+            EngineError: the run failed.
+        """
+        if STEP_LOGITS not in self._outputs:
+            raise ConstraintError(
+                f"{self.path}: older than letters; export the model again with convert/export_onnx.py, or build the "
+                "engine again with convert/build_engine.py"
+            )
+        names = [name for name in (STEP_LOGITS, COLUMNS) if name in self._outputs]
+        logits, *columns = self._run(names, {"images": images, "valid_width": valid_width, "allowed": allowed})
+        return Trace(logits, columns[0] if columns else None)
+
+    def _run(self, names: list[str], inputs: dict[str, Any]) -> list[Any]:
+        if self._forked:
+            self._session, self._forked = _open(self._place, self._options), False
+        if self._session is None:
+            raise EngineError(f"{self.path}: already closed; open it again")
+        try:
+            return list(self._session.run(names, inputs))
+        except Exception as error:  # ONNX Runtime's exceptions share no other base class
+            raise EngineError(f"{self.path}: ONNX Runtime {ort.__version__} failed: {_first_line(error)}") from None
 
 
 _open_sessions: "weakref.WeakSet[OnnxSession]" = weakref.WeakSet()
@@ -165,7 +196,7 @@ def _check_graph(path: Path, session: Any, spec: ModelSpec) -> None:
     }
     nodes = [*session.get_inputs(), *session.get_outputs()]
     found = {node.name: (node.type, node.shape) for node in nodes}
-    if set(found) != set(expected):
+    if set(found) - {STEP_LOGITS, COLUMNS} != set(expected):
         names = f"{', '.join(sorted(found))}, not {', '.join(sorted(expected))}"
         raise EngineError(f"{path}: its inputs and outputs are {names}; {_EXPORT}")
     for name, wanted in expected.items():

@@ -1,8 +1,9 @@
-"""Writes a file beside its place and renames it into it: complete or not at all."""
+"""Writes a file or a folder beside its place and renames it into it: complete or not at all."""
 
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -46,13 +47,56 @@ def replacing(path: Path, *, force: bool = False) -> Iterator[Path]:
                 temporary.unlink()
 
 
+@contextmanager
+def writing_folder(target: Path, check: Callable[[], None]) -> Iterator[Path]:
+    """Gives an empty hidden folder beside the target; renamed to it at the end, removed when anything is raised.
+
+    Raises:
+        OutputError: what `check` raises, before and after; also when the disk refuses.
+    """
+    check()
+    with _explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = _hidden_folder(target)
+        try:
+            yield staging
+            check()
+            _put_in_place(staging, target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
 def _create(path: Path) -> Path:
     handle, name = tempfile.mkstemp(prefix=".robustscanner.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
+    _open_up(Path(name), 0o666)
+    return Path(name)
+
+
+def _hidden_folder(target: Path) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    _open_up(folder, 0o777)
+    return folder
+
+
+def _open_up(path: Path, mode: int) -> None:
+    """As whatever else is made: the modes of `tempfile`, for the owner only, would outlive the rename."""
     umask = os.umask(0)  # it can only be read by setting it
     os.umask(umask)
-    Path(name).chmod(0o666 & ~umask)  # mkstemp's 0600 would outlive the rename
-    return Path(name)
+    path.chmod(mode & ~umask)
+
+
+def _put_in_place(staging: Path, target: Path) -> None:
+    """A folder cannot be renamed onto a full one, so the old one steps aside, and back if need be."""
+    aside = _hidden_folder(target)
+    try:
+        if target.exists():
+            os.rename(target, aside)
+        os.rename(staging, target)
+    finally:
+        if not target.exists() and any(aside.iterdir()):
+            os.rename(aside, target)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -21,10 +22,19 @@ class Terminated(BaseException):
 
 
 def exit_status(action: Callable[[], object], *, interrupted: str = "interrupted") -> int:
-    """Runs a program's work: 0 when it ends, 1 after `error: …`, 130 or 143 when it was told to stop."""
+    """Runs a program's work: 0 when it ends, 1 after `error: …`, 130 or 143 when it was told to stop.
+
+    Also 1, without a word, when the reader of its output has had enough, as in `… | head`.
+    """
     try:
         with heeding_sigterm():
             action()
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads_stdout():
+            raise
+        discard_stdout()
+        return 1
     except RobustScannerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -37,11 +47,30 @@ def exit_status(action: Callable[[], object], *, interrupted: str = "interrupted
     return 0
 
 
+def _nobody_reads_stdout() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors are told unasked
+    return bool(poll.poll(0))
+
+
+def discard_stdout() -> None:
+    """After a failure to write to it; otherwise the interpreter would flush what is left at exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def whole_number(text: str) -> int:
     """A count on a command line, from 1 on."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+def add_sessions(parser: argparse.ArgumentParser | argparse._ArgumentGroup, name: str) -> None:
+    """Options of what serves many clients: sessions, under this name, and threads; see `cpu.share_cores`."""
+    help_ = "sessions side by side (default: one for each core here, at most 8; on a GPU 1)"
+    parser.add_argument(name, type=whole_number, metavar="N", help=help_)
+    help_ = "CPU threads of each (default: the cores are shared)"
+    parser.add_argument("--threads", type=whole_number, metavar="N", help=help_)
 
 
 def number_between(low: float, high: float, what: str) -> Callable[[str], float]:

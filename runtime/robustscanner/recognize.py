@@ -17,9 +17,18 @@ from robustscanner import __version__
 from robustscanner.errors import ConstraintError, ImageError, RobustScannerError
 from robustscanner.output import OutputError, check_output, replacing
 from robustscanner.pictures import find_pictures, read_list
-from robustscanner.program import INTERRUPTED, TERMINATED, Terminated, heeding_sigterm, number_between, unbroken
+from robustscanner.program import (
+    INTERRUPTED,
+    TERMINATED,
+    Terminated,
+    discard_stdout,
+    heeding_sigterm,
+    number_between,
+    unbroken,
+)
 
 if TYPE_CHECKING:
+    from robustscanner.letters import Letter
     from robustscanner.preprocess import Image
     from robustscanner.recognizer import Reading, Recognizer
     from robustscanner.sheet import Cell
@@ -32,6 +41,7 @@ examples:
   %(prog)s --csv -o words.csv --engine word.engine crops/
   %(prog)s --pattern '[A-Z]{2}\\d{2,4}' plates/      no text that is not like that
   %(prog)s --sheet sheet.png crops/          one picture of all pictures, with what was read below
+  %(prog)s --letters --json sign.png         where each letter stands, and what else it might be
   %(prog)s --boxes boxes.json --json photo.jpg       the words of a photo, where a detector found them
 
 exit status: 0 all pictures were read, 1 an error, or some could not be read, 2 wrong usage,
@@ -42,9 +52,11 @@ Quad = list[list[float]]  # four points of a word of a photo
 
 
 class Write(Protocol):
-    """Writes one reading; the quadrilateral where the word stands in a photo."""
+    """Writes one reading; its letters, and the quadrilateral where the word stands in a photo, where they are known."""
 
-    def __call__(self, path: str, reading: "Reading", quad: Quad | None = None) -> None: ...
+    def __call__(
+        self, path: str, reading: "Reading", letters: "Sequence[Letter] | None" = None, quad: Quad | None = None
+    ) -> None: ...
 
 
 _PROGRESS_PICTURES = 200  # shorter work needs no progress line
@@ -69,7 +81,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> 
     except Terminated:
         return TERMINATED
     except OSError as error:  # only standard output is left: files and pictures raise their own
-        _discard_stdout()
+        discard_stdout()
         if not isinstance(error, BrokenPipeError):  # the reader has had enough, as in `… | head`
             _report(f"standard output: {error.strerror or error}; write to a file with -o")
     return 1
@@ -83,6 +95,21 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    _add_output_options(parser)
+    _add_text_options(parser)
+    _add_engine_options(parser)
+    parser.set_defaults(write=_write_tsv)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    end = given.index("--") if "--" in given else len(given)  # intermixed parsing would read options after it too
+    options = parser.parse_intermixed_args(given[:end])  # options may also stand between pictures
+    options.images += given[end + 1 :]
+    if contradiction := _contradiction(options):
+        parser.error(contradiction)
+    return options
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    """What to read, and where what was read goes."""
     parser.add_argument(
         "images", nargs="*", metavar="IMAGE", help="picture, folder, or quoted pattern; - reads paths from stdin"
     )
@@ -94,12 +121,17 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
     kind.add_argument("--csv", dest="write", action="store_const", const=_write_csv, help="CSV with a header")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there instead of to stdout")
     parser.add_argument("--sheet", type=_sheet_path, metavar="FILE", help="draw a contact sheet (.png, .jpg, .webp)")
+    parser.add_argument("--letters", action="store_true", help="each letter: probability, place, what else it may be")
     parser.add_argument("-f", "--force", action="store_true", help="overwrite existing files")
     words = parser.add_mutually_exclusive_group()
     words.add_argument("--detect", action="store_true", help="words of one photo, found by RapidOCR's detector")
     words.add_argument(
         "--boxes", type=Path, metavar="FILE", help="words of one photo: JSON list of [x, y, w, h] or of four points"
     )
+
+
+def _add_text_options(parser: argparse.ArgumentParser) -> None:
+    """Which texts are wanted."""
     may = parser.add_argument_group("what a text may be")
     may.add_argument("--characters", metavar="CLASS", help="as inside the brackets of a regular expression: 0-9A-F")
     may.add_argument("--pattern", metavar="REGEX", help="of the whole text, without looking back or ahead")
@@ -112,6 +144,10 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
         metavar="P",
         help="leave out readings with a lower score, 0…1",
     )
+
+
+def _add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """How the engine runs."""
     parser.add_argument("--batch", type=_count, metavar="PICTURES", help="pictures of one run")
     parser.add_argument(
         "--threads", type=_count, metavar="N", help="CPU threads (default: all cores that are free to use)"
@@ -124,18 +160,21 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="say on stderr what runs, and how fast")
     parser.add_argument("--version", action="version", version=f"robustscanner {__version__}")
-    parser.set_defaults(write=_write_tsv)
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    end = given.index("--") if "--" in given else len(given)  # intermixed parsing would read options after it too
-    options = parser.parse_intermixed_args(given[:end])  # options may also stand between pictures
-    options.images += given[end + 1 :]
+
+
+def _contradiction(options: argparse.Namespace) -> str | None:
+    """What is missing from a command line, or does not go together."""
     if not options.images:
-        parser.error("the following arguments are required: IMAGE")
+        return "the following arguments are required: IMAGE"
     if options.words and any(given is not None for given in (options.characters, options.pattern, options.length)):
-        parser.error("--words goes without --characters, --pattern and --length")
+        return "--words goes without --characters, --pattern and --length"
+    if options.letters and (options.boxes or options.detect):
+        return "--letters is for pictures of one word: it goes without --boxes and --detect"
+    if options.letters and options.write is _write_tsv and not options.sheet:
+        return "--letters needs --json, --csv or --sheet to show them in"
     if options.output and options.output == options.sheet:
-        parser.error("--output and --sheet name the same file")
-    return options
+        return "--output and --sheet name the same file"
+    return None
 
 
 def _count(text: str) -> int:
@@ -172,7 +211,7 @@ def _recognize(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         stream = stack.enter_context(_output(options))
         recognizer = stack.enter_context(_open_recognizer(options))
-        work = _read_all(recognizer, paths, options.write(stream), options)
+        work = _read_all(recognizer, paths, options.write(stream, letters=options.letters), options)
         if options.sheet and not work.terminated:
             _save_sheet(work.cells, options)
     logging.getLogger(__name__).info("%d pictures in %.2f s", work.done, time.monotonic() - started)
@@ -200,9 +239,9 @@ def _recognize_photo(paths: list[str], options: argparse.Namespace) -> int:
         recognizer = stack.enter_context(_open_recognizer(options))
         words = read_photo(recognizer, picture, quads)
         sure = [word for word in words if word.reading.score >= options.min_score]
-        write = options.write(stream)
+        write = options.write(stream, letters=False)
         for word in sure:
-            write(paths[0], word.reading, word.quad.tolist())
+            write(paths[0], word.reading, quad=word.quad.tolist())
         if options.sheet:
             _save_picture(draw_photo(picture, sure), options)
     _report_unsure(len(words) - len(sure), len(words), options)
@@ -275,6 +314,9 @@ def _read_all(recognizer: "Recognizer", paths: list[str], write: "Write", option
     work = _Work()
     try:
         for path, result in recognizer.read_each(paths):
+            letters = None
+            if options.letters and not isinstance(result, ImageError):
+                letters = recognizer.letters(path, result.text)
             with unbroken():
                 if isinstance(result, ImageError):
                     work.bad += 1
@@ -283,9 +325,9 @@ def _read_all(recognizer: "Recognizer", paths: list[str], write: "Write", option
                 elif result.score < options.min_score:
                     work.unsure += 1
                 else:
-                    write(str(path), result)
+                    write(str(path), result, letters)
                 if options.sheet:
-                    work.cells.append(Cell(str(path), result))
+                    work.cells.append(Cell(str(path), result, letters or ()))
                 work.done += 1
                 progress.show(work.done)
     except Terminated:
@@ -329,22 +371,26 @@ def _save_picture(picture: "Image", options: argparse.Namespace) -> None:
         temporary.write_bytes(data)
 
 
-def _write_tsv(stream: TextIO) -> "Write":
-    def write(path: str, reading: "Reading", quad: Quad | None = None) -> None:
+def _write_tsv(stream: TextIO, *, letters: bool) -> "Write":
+    def write(path: str, reading: "Reading", letters: object = None, quad: object = None) -> None:
         fields = (path, reading.text, f"{reading.score:.4f}")
         print(*(field.translate(_CONTROLS) for field in fields), sep="\t", file=stream)
 
     return write
 
 
-def _write_json(stream: TextIO) -> "Write":
-    def write(path: str, reading: "Reading", quad: Quad | None = None) -> None:
+def _write_json(stream: TextIO, *, letters: bool) -> "Write":
+    def write(
+        path: str, reading: "Reading", letters: "Sequence[Letter] | None" = None, quad: Quad | None = None
+    ) -> None:
         record: dict[str, object] = {
             "path": path,
             "text": reading.text,
             "score": round(reading.score, 4),
             **_beside(reading),
         }
+        if letters is not None:
+            record["letters"] = [_letter(letter) for letter in letters]
         if quad is not None:
             record["quad"] = quad
         print(json.dumps(record, ensure_ascii=False), file=stream)
@@ -362,12 +408,26 @@ def _beside(reading: "Reading") -> dict[str, object]:
     return {"others": round(reading.others, 4), "free": free.text, "free_score": round(free.score, 4)}
 
 
-def _write_csv(stream: TextIO) -> "Write":
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["path", "text", "score"])
+def _letter(letter: "Letter") -> dict[str, object]:
+    places = {"left": letter.left, "centre": letter.centre, "right": letter.right}
+    return {
+        "text": letter.text,
+        "probability": round(letter.probability, 4),
+        "others": [[text, round(probability, 4)] for text, probability in letter.others],
+        **{name: round(px, 1) for name, px in places.items() if px is not None},
+    }
 
-    def write(path: str, reading: "Reading", quad: Quad | None = None) -> None:
-        writer.writerow([path, reading.text, f"{reading.score:.4f}"])
+
+def _write_csv(stream: TextIO, *, letters: bool) -> "Write":
+    """Letters have a column of their own, as JSON."""
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["path", "text", "score", *(["letters"] if letters else [])])
+
+    def write(path: str, reading: "Reading", letters: "Sequence[Letter] | None" = None, quad: object = None) -> None:
+        row = [path, reading.text, f"{reading.score:.4f}"]
+        if letters is not None:
+            row.append(json.dumps([_letter(letter) for letter in letters], ensure_ascii=False))
+        writer.writerow(row)
 
     return write
 
@@ -393,11 +453,6 @@ class _Progress:
 
 def _report(error: object) -> None:
     print(f"error: {str(error).translate(_CONTROLS)}", file=sys.stderr)
-
-
-def _discard_stdout() -> None:
-    """Otherwise the interpreter would flush what is left at exit, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ from robustscanner.charset import Charset
 from robustscanner.constraint import Automaton, Constraint
 from robustscanner.engine import default_engine, open_engine
 from robustscanner.errors import ConstraintError, EngineError, ImageError
+from robustscanner.letters import Letter, describe, forced
 from robustscanner.picture import Picture, check_several, is_on_host, pixels_of
-from robustscanner.preprocess import draw_canvas, same_width
+from robustscanner.preprocess import draw_canvas, make_batch, same_width
 from robustscanner.regions import cut
-from robustscanner.session import Allowed, Images, Scores, SessionOptions, Tokens, Widths
+from robustscanner.session import Allowed, Images, Scores, Session, SessionOptions, Tokens, Widths
 from robustscanner.spec import ModelSpec
 from robustscanner.words import Lexicon, WordList
 
@@ -77,13 +78,24 @@ class Recognizer:
         # What was left out is chosen anew for a copy; a path is found wherever that is made.
         self._engine = None if engine is None else Path(engine).resolve()
         self._options = options
-        self._session = open_engine(
+        session = open_engine(
             default_engine() if engine is None else Path(engine), SessionOptions() if options is None else options
         )
-        self._charset = Charset(self._session.spec.charset)
+        self._take(session, batch_size, constraint)
+
+    @classmethod
+    def over(cls, session: Session, *, batch_size: int = DEFAULT_BATCH) -> "Recognizer":
+        """One that reads with a session which is open already, and closes it; it cannot be copied or pickled."""
+        recognizer = cls.__new__(cls)
+        recognizer._take(session, batch_size, None)
+        return recognizer
+
+    def _take(self, session: Session, batch_size: int, constraint: Expected | None) -> None:
+        self._session = session
+        self._charset = Charset(session.spec.charset)
         self._constraint = constraint
         self._automaton(constraint)
-        self._batch_size = min(batch_size, self._session.max_batch or batch_size)
+        self._batch_size = min(batch_size, session.max_batch or batch_size)
 
     def __enter__(self) -> "Recognizer":
         return self
@@ -126,6 +138,30 @@ class Recognizer:
                 raise result
             readings.append(result)
         return readings
+
+    def letters(self, image: Picture, text: str) -> tuple[Letter, ...]:
+        """Where each letter of a text stands in a picture, how likely it is, and what else it might be.
+
+        It takes another run of the engine, in which the text is fixed: a reading's own, or any other.
+
+        Args:
+            image: as for `read`.
+            text: what the picture says.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            ConstraintError: the model cannot write the text, or the engine is not one for letters.
+            EngineError: the engine failed.
+        """
+        trace = getattr(self._session, "trace", None)
+        if trace is None:
+            raise ConstraintError("only engines built with --backend onnxruntime, and ONNX files, know their letters")
+        if not text:
+            return ()
+        ids, mask = forced(text, self.spec)
+        pixels = pixels_of(image)
+        canvases, widths = make_batch([pixels], self.spec.input)
+        return describe(ids, trace(canvases, widths, mask), self.spec, pixels.shape[1], int(widths[0]))
 
     def read_regions(
         self,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustscanner.errors import EngineError, MissingPackageError, RobustScannerError
-from robustscanner.program import exit_status, whole_number
+from robustscanner.program import add_sessions, exit_status, whole_number
 
 if TYPE_CHECKING:
     from robustscanner.recognizer import Recognizer
@@ -30,12 +30,13 @@ SIGTERM: answers what was accepted, then ends. SIGHUP: opens the engine again an
 
 def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
     """Runs the server until it is told to stop; returns its exit status."""
-    options = _parse(arguments, prog)
+    options = parse(arguments, prog=prog)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     return exit_status(lambda: _serve(options))
 
 
-def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None, *, prog: str | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -59,12 +60,7 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
     batches.add_argument(
         "--queue", type=whole_number, default=256, metavar="N", help="pictures that may wait (default: 256)"
     )
-    batches.add_argument(
-        "--workers", type=whole_number, default=1, metavar="N", help="sessions side by side (default: 1)"
-    )
-    batches.add_argument(
-        "--threads", type=whole_number, metavar="N", help="CPU threads of each (default: all it may use)"
-    )
+    add_sessions(batches, "--workers")
     limits = parser.add_argument_group("limits of a request")
     limits.add_argument("--max-mib", type=float, default=16, metavar="MIB", help="its size (default: 16)")
     limits.add_argument("--max-pictures", type=whole_number, default=64, metavar="N", help="default: 64")
@@ -78,6 +74,7 @@ def _serve(options: argparse.Namespace) -> None:
         import uvicorn
     except ImportError as error:
         raise MissingPackageError(f"the server needs {error.name}; pip install 'robustscanner[serve]'") from None
+    options.workers, options.threads = side_by_side(options)
     server = _make_server(options)
     signal.signal(signal.SIGHUP, lambda *_: _reload(server, options))
     config = uvicorn.Config(
@@ -87,17 +84,27 @@ def _serve(options: argparse.Namespace) -> None:
         server_header=False,
         timeout_graceful_shutdown=max(1, round(options.max_seconds)),
     )
-    with _listening(options.host, options.port) as listener:
+    with listen(options.host, options.port) as listener:
         print("http://{}:{}".format(*listener.getsockname()), flush=True)
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Whose connections send at once what they are given.
+
+    asyncio sees to that only for sockets that say they are TCP's, which these do not. Without it, the second part of
+    an answer waits until the client has acknowledged the first: 40 ms.
+
+    Raises:
+        RobustScannerError: the address is taken, or not of this machine.
+    """
     try:
-        return socket.create_server((host, port), backlog=1024)
+        listener = socket.create_server((host, port), backlog=1024)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise RobustScannerError(f"cannot listen at {host}:{port}: {reason}; choose another --host or --port") from None
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those that it accepts inherit it
+    return listener
 
 
 def _make_server(options: argparse.Namespace) -> "Server":
@@ -115,13 +122,21 @@ def _make_server(options: argparse.Namespace) -> "Server":
     return Server(_opener(options), batches, limits, token)
 
 
+def side_by_side(options: argparse.Namespace) -> tuple[int, int]:
+    """How many sessions, and threads of each."""
+    from robustscanner.cpu import share_cores
+    from robustscanner.engine import runs_on_gpu
+
+    on_gpu = options.engine and runs_on_gpu(options.engine)
+    return share_cores(options.workers or (1 if on_gpu else None), options.threads)
+
+
 def _opener(options: argparse.Namespace) -> "Callable[[], Recognizer]":
-    from robustscanner.cpu import available_cores
     from robustscanner.recognizer import Recognizer
     from robustscanner.session import SessionOptions
 
-    threads = options.threads or available_cores()
-    session = SessionOptions(threads=threads, spinning=False)  # between requests, others may have the cores
+    # Between requests, others may have the cores.
+    session = SessionOptions(threads=options.threads, spinning=False)
     return lambda: Recognizer(options.engine, batch_size=options.max_batch, options=session)
 
 

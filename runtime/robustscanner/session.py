@@ -16,6 +16,12 @@ Tokens = npt.NDArray[np.int32]  # (N, T)
 Scores = npt.NDArray[np.float32]  # (N, T) probabilities of the tokens
 Allowed = npt.NDArray[np.float32]  # (T, classes): 0 for what a step may say, a large negative number for all else
 
+Logits = npt.NDArray[np.float32]  # (steps that ran, N, classes)
+Columns = npt.NDArray[np.float32]  # (N, U, classes): what CTC sees in each column
+
+# Outputs of the whole graph that only letters need: logits of every step, and what CTC sees. Older exports lack them.
+STEP_LOGITS, COLUMNS = "step_logits", "ctc_following"
+
 MAX_THREADS = 1024
 _AGAIN = "make it again from its checkpoint"
 
@@ -62,6 +68,14 @@ class SessionOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= MAX_THREADS:
             raise EngineError(f"threads is {self.threads}; give a number from 1 to {MAX_THREADS}")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a run came by."""
+
+    logits: Logits  # before the mask was added
+    columns: Columns | None  # None where CTC has no say
 
 
 @dataclass(frozen=True)

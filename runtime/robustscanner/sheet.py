@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from robustscanner.errors import ImageError
+from robustscanner.letters import Letter
 from robustscanner.preprocess import Image, cv2, load_image
 from robustscanner.recognizer import Reading
 
@@ -21,6 +22,7 @@ _ASPECT = 1.5  # width to height of a whole sheet
 
 # RGB
 _WHITE, _FRAME, _GREY, _BLACK, _RED = (255,) * 3, (210,) * 3, (120,) * 3, (24,) * 3, (200, 24, 24)
+_GREEN = (16, 140, 60)
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Cell:
 
     path: str
     result: Reading | ImageError
+    letters: Sequence[Letter] = ()  # shown where they stand
 
 
 def draw_sheet(cells: Sequence[Cell]) -> Image:
@@ -53,7 +56,8 @@ def encode_sheet(sheet: Image, suffix: str) -> bytes:
 def _draw_cell(cell_px: Image, cell: Cell) -> None:
     height = _PICTURE_PX[0]
     if isinstance(cell.result, Reading):
-        _place(load_image(cell.path), cell_px[:height])
+        scale = _place(load_image(cell.path), cell_px[:height])
+        _underline(cell_px[:height], cell.letters, scale)
         low = cell.result.score < LOW_SCORE
         _write(cell_px[height:], cell.result.text or "(nothing)", _TEXT_PX, _RED if low else _BLACK)
         _write(cell_px[height + _TEXT_PX :], f"{cell.result.score:.4f}", _SMALL_PX, _RED if low else _GREY)
@@ -62,14 +66,27 @@ def _draw_cell(cell_px: Image, cell: Cell) -> None:
     _write(cell_px[height + _TEXT_PX + _SMALL_PX :], _file_name(cell.path), _SMALL_PX, _GREY)
 
 
-def _place(image: Image, space_px: Image) -> None:
-    """Fits a picture into a space, at its lower left, in a thin frame that shows where a white one ends."""
-    scale = min(space_px.shape[0] / image.shape[0], space_px.shape[1] / image.shape[1])
+def _place(image: Image, space_px: Image) -> float:
+    """Fits a picture into a space, at its lower left, in a thin frame that shows where a white one ends; its scale."""
+    scale: float = min(space_px.shape[0] / image.shape[0], space_px.shape[1] / image.shape[1])
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     mode = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     space_px[-height:, :width] = cv2.resize(image, (width, height), interpolation=mode)
     bottom = space_px.shape[0] - 1
     cv2.rectangle(space_px, (0, bottom - height + 1), (width - 1, bottom), _FRAME)
+    return scale
+
+
+def _underline(picture_px: Image, letters: Sequence[Letter], scale: float) -> None:
+    """A line below each letter, as wide as it is, with a dot at its centre; red below `LOW_SCORE`."""
+    bottom = picture_px.shape[0] - 3
+    for letter in letters:
+        if letter.left is None or letter.centre is None or letter.right is None:
+            continue
+        colour = _RED if letter.probability < LOW_SCORE else _GREEN
+        left, centre, right = (round(scale * px) for px in (letter.left, letter.centre, letter.right))
+        cv2.line(picture_px, (left + 1, bottom), (max(left + 1, right - 2), bottom), colour, 2)
+        cv2.circle(picture_px, (centre, bottom), 3, colour, cv2.FILLED, cv2.LINE_AA)
 
 
 def _write(line_px: Image, text: str, height_px: int, colour: tuple[int, int, int]) -> None:

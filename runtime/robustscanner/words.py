@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from robustscanner.constraint import FORBIDDEN, readable
+from robustscanner.constraint import FORBIDDEN, readable, spell
 from robustscanner.errors import ConstraintError
 from robustscanner.session import Allowed, Scores, Tokens
 from robustscanner.spec import ModelSpec
@@ -79,12 +79,9 @@ class Lexicon:
         if longest >= spec.network.max_length:
             word = next(word for word in words if len(word) == longest)
             raise ConstraintError(f"{word!r} is longer than the {spec.network.max_length - 1} characters of this model")
-        for word in words:
-            if missing := [character for character in word if character not in known]:
-                raise ConstraintError(f"{word!r} holds {missing[0]!r}, which this model does not read")
         self._table = np.full((len(words), longest + 1), spec.charset.end_id, np.int32)
         for row, word in zip(self._table, words, strict=True):
-            row[: len(word)] = [known[character] for character in word]
+            row[: len(word)] = spell(word, known)
 
     def search(self, tokens: Tokens, scores: Scores, run: Run) -> Found:
         """The best word of a picture.

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -70,3 +72,29 @@ def test_a_forked_worker_just_ends() -> None:
             sigterm()
             os._exit(1)  # not reached
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == TERMINATED
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])  # some are written when the program ends only
+def test_a_reader_that_has_had_enough_is_no_error(lines: int) -> None:
+    code = f"""
+import sys
+from robustscanner.program import exit_status
+sys.stdin.read()
+sys.exit(exit_status(lambda: print("line\\n" * {lines})))
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        process.stdin.close()
+        assert (process.stderr.read(), process.wait(60)) == ("", 1)
+
+
+def test_another_pipe_that_breaks_is_an_error() -> None:
+    def fail() -> None:
+        raise BrokenPipeError("of a socket")
+
+    with pytest.raises(BrokenPipeError, match="of a socket"):
+        exit_status(fail)

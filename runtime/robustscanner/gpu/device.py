@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,12 +31,21 @@ class RecordingError(EngineError):
     """A CUDA graph that could not be recorded or replayed."""
 
 
+def load_lazily() -> None:
+    """Before anything starts CUDA: kernels are loaded when they are first used, unless the user said otherwise.
+
+    TensorRT before 10 loads thousands of them at its start; NVIDIA's own advice, and the default since CUDA 12.2.
+    """
+    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
+
+
 def import_pycuda(product: str) -> Any:
     """The module pycuda.driver, for a product that needs it.
 
     Raises:
         EngineError: it is not installed, or finds no driver.
     """
+    load_lazily()
     try:
         import pycuda.driver as drv  # type: ignore[import-not-found,import-untyped,unused-ignore]
 

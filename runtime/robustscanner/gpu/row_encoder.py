@@ -132,7 +132,7 @@ class RowContext:
 
 
 def _check_halves(front: Plan, back: Plan) -> None:
-    """Whether they are what `convert/trt/row_cut.py` makes."""
+    """Whether they are what `convert/engine/trt/row_cut.py` makes."""
     if SHARES not in front.outputs or STATES not in back.inputs:
         raise EngineError(f"{front.name} gives no {SHARES}, or {back.name} takes no {STATES}; {REBUILD}")
     shares, states = front.outputs[SHARES], back.inputs[STATES]

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
@@ -24,6 +24,14 @@ from robustscanner.serving.batcher import Batcher, BatchOptions, Closed, QueueFu
 from robustscanner.serving.metrics import Metrics
 from robustscanner.serving.pictures import BadRequest, Limits, Pictures, read_request
 
+
+def _json_body() -> dict[str, Any]:
+    """Without references: OpenAPI looks for them elsewhere than Pydantic puts what they name."""
+    schema = Pictures.model_json_schema()
+    schema["properties"]["constraint"]["anyOf"][0] = schema.pop("$defs")["Wanted"]
+    return schema
+
+
 _BODIES = {
     "image/jpeg": {"schema": {"type": "string", "format": "binary"}},
     "image/png": {"schema": {"type": "string", "format": "binary"}},
@@ -33,7 +41,7 @@ _BODIES = {
             "properties": {"images": {"type": "array", "items": {"type": "string", "format": "binary"}}},
         }
     },
-    "application/json": {"schema": Pictures.model_json_schema()},
+    "application/json": {"schema": _json_body()},
 }
 _QUERY = [
     {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "example": example}
@@ -96,7 +104,9 @@ class Server:
         app.get("/health/live", summary="The process runs")(_live)
         app.get("/health/ready", summary="A word can be read")(self._ready)
         guarded = [Depends(self._check)] if self._token else []
-        app.get("/metrics", summary="Counters for Prometheus", dependencies=guarded)(self._metrics)
+        app.get("/metrics", summary="Counters for Prometheus", dependencies=guarded, response_class=PlainTextResponse)(
+            self._metrics
+        )
         app.post(
             "/v1/read",
             summary="Read the word in each picture",

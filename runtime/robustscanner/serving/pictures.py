@@ -1,7 +1,6 @@
 """What a request holds: its pictures and its constraint, whichever way they were sent."""
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -43,10 +42,14 @@ class Wanted(BaseModel):
         return Constraint(self.characters, self.pattern, self.length)
 
 
+# One white pixel, as PNG.
+_WHITE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg=="
+
+
 class Pictures(BaseModel):
     """The body of a JSON request."""
 
-    images: list[str] = Field(min_length=1, description="files of pictures in base64", examples=[["iVBORw0KGgo…"]])
+    images: list[str] = Field(min_length=1, description="files of pictures in base64", examples=[[_WHITE]])
     constraint: Wanted | None = None
 
 
@@ -96,7 +99,7 @@ def _from_json(body: bytes) -> tuple[list[bytes], Wanted]:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise BadRequest(422, f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg'].lower()}") from None
-    except binascii.Error:
+    except ValueError:
         raise BadRequest(422, "images: not base64; encode the bytes of each file") from None
 
 

@@ -12,8 +12,8 @@ import torch
 from onnx import numpy_helper
 from reference import MEMORY, Arrays
 
+from convert.engine.trt.kernel_weights import decode_weights
 from convert.graph.export import build_graph
-from convert.trt.kernel_weights import decode_weights
 from robustscanner.preprocess import Image, load_image, make_batch
 from robustscanner.spec import ModelSpec, NetworkSpec
 from tests.convert.conftest import ROOT

@@ -9,10 +9,10 @@ import pytest
 import torch
 from emulation import GPU, LIGHT, SHUFFLED, TINY, Scratch, library, rows
 
+from convert.engine.trt.row_cut import SHARES, STATES, RowCut, cut_rows
 from convert.graph.export import build_graph, simplify
 from convert.graph.model_file import load_model
 from convert.graph.split import split
-from convert.trt.row_cut import SHARES, STATES, RowCut, cut_rows
 from robustscanner.gpu.kernels import Room, RowsCall, RowsSizes, plan_launch
 from robustscanner.spec import ModelSpec, NetworkSpec
 from tests.convert.conftest import TINY as TINY_MODEL

@@ -16,12 +16,12 @@ import torch
 from fake_gpu import FakeGpu, installed, plan
 from onnx import numpy_helper
 
+from convert.engine.trt.attention import fuse_attention
+from convert.engine.trt.half import to_half
+from convert.engine.trt.kernel_weights import decode_weights
+from convert.engine.trt.row_cut import SHARES, STATES, cut_rows
 from convert.graph.export import export
 from convert.graph.split import split
-from convert.trt.attention import fuse_attention
-from convert.trt.half import to_half
-from convert.trt.kernel_weights import decode_weights
-from convert.trt.row_cut import SHARES, STATES, cut_rows
 from robustscanner import Constraint, Recognizer
 from robustscanner.engine import BatchRange, EngineManifest, file_sha256
 from robustscanner.errors import EngineError

@@ -15,10 +15,10 @@ from fake_gpu import FakeGpu, installed, plan
 from onnx import numpy_helper
 from test_kernel_decoder import teach
 
+from convert.engine.trt.attention import fuse_attention
+from convert.engine.trt.extent import open_shapes
+from convert.engine.trt.kernel_weights import decode_weights
 from convert.graph.split import split
-from convert.trt.attention import fuse_attention
-from convert.trt.extent import open_shapes
-from convert.trt.kernel_weights import decode_weights
 from robustscanner.gpu.kernels import pack_weights
 from robustscanner.gpu.tensorrt_session import TensorRTSession
 from robustscanner.onnx_session import OnnxSession
@@ -52,7 +52,7 @@ def crops(reference: OnnxSession) -> tuple[Images, Widths]:
 
 @pytest.fixture(scope="module")
 def bundle(reference: OnnxSession, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Both plans as `convert/trt` writes them, and the kernel's files."""
+    """Both plans as `convert/engine/trt` writes them, and the kernel's files."""
     model, folder = onnx.load(SMALL), tmp_path_factory.mktemp("small")
     encoder, decoder = fuse_attention(*split(model, reference.spec))
     shapes = open_shapes(encoder, decoder, reference.spec.input.canvas_widths)

@@ -14,9 +14,9 @@ import onnx
 import pytest
 from fake_gpu import FakeGpu, installed, plan
 
+from convert.engine.trt.extent import open_shapes
 from convert.graph.model_file import load_model
 from convert.graph.split import split
-from convert.trt.extent import open_shapes
 from robustscanner import Constraint, ConstraintError, Reading, Recognizer
 from robustscanner.engine import default_engine
 from robustscanner.errors import EngineError
@@ -84,7 +84,7 @@ def assert_same(session: TensorRTSession, reference: OnnxSession, given: Picture
     tokens, scores = session.run(*given)
     expected_tokens, expected_scores = reference.run(*given)
     np.testing.assert_array_equal(tokens, expected_tokens)
-    np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
+    np.testing.assert_allclose(scores, expected_scores, atol=5e-5)  # rounding, which differs from CPU to CPU
 
 
 def short_words(reference: OnnxSession) -> tuple[Pictures, int]:

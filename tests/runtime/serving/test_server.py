@@ -1,33 +1,30 @@
 """The HTTP interface, with the tiny model behind it."""
 
 import base64
-import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
-import cv2
 import httpx
-import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from robustscanner import Recognizer
+from robustscanner import Recognizer, serve
 from robustscanner.serving.app import Server
 from robustscanner.serving.batcher import BatchOptions
 from robustscanner.serving.pictures import Limits
 from tests.convert.conftest import TINY
+from tests.runtime.serving.conftest import listening, picture
 
 ROOT = Path(__file__).parents[3]
 PNG, FORM = {"Content-Type": "image/png"}, {"Content-Type": "multipart/form-data; boundary=b"}
-
-
-def picture(seed: int) -> bytes:
-    noise = np.random.default_rng(seed).integers(0, 256, (6, 14, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-    return bytes(cv2.imencode(".png", noise)[1].tobytes())
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +88,7 @@ def test_a_bad_picture_does_not_spoil_the_others(served: TestClient, expected: l
         ({"content": b"no picture"}, 422, "not a picture"),
         ({"content": b""}, 422, "no picture"),
         ({"json": {"images": ["%"]}}, 422, "not base64"),
+        ({"json": {"images": ["iVBORw0KGgo…"]}}, 422, "not base64"),
         ({"json": {"pictures": []}}, 422, "images: field required"),
         ({"content": b"{", "headers": {"Content-Type": "application/json"}}, 422, "invalid json"),
         (
@@ -125,6 +123,16 @@ def test_health_metrics_page_and_description(served: TestClient) -> None:
     assert set(body) == {"image/jpeg", "image/png", "multipart/form-data", "application/json"}
 
 
+def test_the_description_can_be_followed(served: TestClient) -> None:
+    description = served.get("/openapi.json").json()
+    assert "$defs" not in str(description["paths"])
+    known = {f"#/components/schemas/{name}" for name in description["components"]["schemas"]}
+    assert set(re.findall(r"'\$ref': '([^']+)'", str(description))) <= known
+    assert set(description["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == {"text/plain"}
+    example = description["paths"]["/v1/read"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert served.post("/v1/read", json={"images": example["properties"]["images"]["examples"][0]}).status_code == 200
+
+
 def test_only_those_with_the_token() -> None:
     with client(token="secret") as served:
         assert served.post("/v1/read", content=picture(0)).status_code == 401
@@ -142,21 +150,31 @@ def test_too_many_are_told_when_to_come_again() -> None:
     assert int(answer.headers["Retry-After"]) >= 1
 
 
+def test_poison_and_clients_that_stall_or_leave_hurt_nobody_else(expected: list[dict]) -> None:
+    with listening() as (address, _), ThreadPoolExecutor(8) as callers:
+        host, _, port = address.rpartition("/")[2].partition(":")
+        head = b"POST /v1/read HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 5000\r\n\r\n"
+        stalled = [socket.create_connection((host, int(port))) for _ in range(20)]
+        for number, one in enumerate(stalled):
+            one.sendall(head + picture(0)[:100])
+            if number % 2:
+                one.close()  # in the middle of its picture
+
+        def ask(number: int) -> tuple[int, object]:
+            data = b"poison" if number % 50 == 7 else picture(number % 3)
+            answer = httpx.post(f"{address}/v1/read", content=data, timeout=60)
+            return answer.status_code, answer.json().get("readings")
+
+        answers = list(callers.map(ask, range(300)))
+        assert httpx.get(f"{address}/health/ready", timeout=60).status_code == 200
+        for one in stalled:
+            one.close()
+    wanted = [(422, None) if number % 50 == 7 else (200, [expected[number % 3]]) for number in range(300)]
+    assert answers == wanted
+
+
 def test_sigterm_loses_no_accepted_request() -> None:
-    command = [
-        sys.executable,
-        str(ROOT / "runtime" / "serve.py"),
-        "--engine",
-        str(TINY),
-        "--port",
-        "0",
-        "--threads",
-        "1",
-    ]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "runtime")}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        address = process.stdout.readline().strip()
+    with listening() as (address, process):
         found: list[object] = []
         first = threading.Event()
 
@@ -189,3 +207,37 @@ def test_a_port_that_is_taken_is_one_line() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: cannot listen at 203.0.113.1:8000: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    """Of their first part, which clients delay by 40 ms."""
+    with serve.listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize(
+    ("given", "cores", "sessions"),
+    [
+        ([], 1, (1, 1)),
+        ([], 4, (4, 1)),
+        ([], 64, (8, 8)),
+        (["--workers", "1"], 4, (1, 4)),
+        (["--workers", "3"], 2, (3, 1)),
+        (["--threads", "2"], 4, (2, 2)),
+        (["--threads", "4"], 2, (1, 4)),
+        (["--workers", "2", "--threads", "1"], 8, (2, 1)),
+    ],
+)
+def test_cores_are_shared_by_sessions(
+    given: list[str], cores: int, sessions: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robustscanner.cpu.available_cores", lambda: cores)
+    assert serve.side_by_side(serve.parse(given)) == sessions
+
+
+def test_a_gpu_has_one_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robustscanner.cpu.available_cores", lambda: 4)
+    monkeypatch.setattr("robustscanner.engine.read_manifest", lambda folder: SimpleNamespace(backend="tensorrt"))
+    assert serve.side_by_side(serve.parse(["--engine", str(tmp_path)])) == (1, 4)
