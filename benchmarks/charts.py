@@ -59,6 +59,17 @@ def reliability_diagram(engines: Rows) -> Figure:
     return _finish(figure, axes)
 
 
+def load_curve(rates: Sequence[Mapping[str, Any]], ways: Sequence[str]) -> Figure:
+    """Latency over what was answered a second: a server's wall is where its line turns up."""
+    figure, axes = _start("words answered a second", "milliseconds a word (solid: median, dotted: 99 of 100)")
+    for colour, way in zip(_endless(len(ways)), ways, strict=True):
+        answered = [row[way]["words_per_s"] for row in rates]
+        axes.plot(answered, [row[way]["p50_ms"] for row in rates], "o-", color=colour, markersize=3, label=way)
+        axes.plot(answered, [row[way]["p99_ms"] for row in rates], ":", color=colour)
+    axes.set_yscale("log")
+    return _finish(figure, axes)
+
+
 def cost_by_length(engines: Rows) -> Figure:
     """Median time of a word by the number of characters read, and the line through it."""
     figure, axes = _start("characters", "milliseconds a word (median)")

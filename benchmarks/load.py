@@ -56,9 +56,9 @@ def soak(reader: Reader, pictures: Sequence[bytes], *, minutes: float) -> Row:
     }
 
 
-def resident_mib() -> float:
-    """Memory of this process at this moment; 0 where the system does not tell."""
-    statm = Path("/proc/self/statm")
+def resident_mib(process: int | str = "self") -> float:
+    """Memory of this process, or one by its number, at this moment; 0 where the system does not tell."""
+    statm = Path(f"/proc/{process}/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20 if statm.exists() else 0.0
 
 

@@ -49,14 +49,20 @@ def open_peer(name: str, threads: int) -> Reader:
         raise PeerError(f"{name}: {peer.wheel} cannot be opened ({error}); try another version of it") from None
 
 
-def _open_ppocrv6(threads: int) -> Reader:
-    """The recogniser alone: the pipeline around it would look for words and turn pictures first."""
+def open_rapidocr(threads: int) -> Any:
+    """RapidOCR with its own models, each with `threads` threads; raises ImportError."""
     from rapidocr import RapidOCR
-    from rapidocr.ch_ppocr_rec import TextRecInput
 
     engine = "EngineConfig.onnxruntime."
     settings = {f"{engine}intra_op_num_threads": threads, f"{engine}inter_op_num_threads": 1}
-    recogniser = RapidOCR(params={**settings, "Global.log_level": "error"})._load_rec_model()  # type: ignore[no-untyped-call]
+    return RapidOCR(params={**settings, "Global.log_level": "error"})
+
+
+def _open_ppocrv6(threads: int) -> Reader:
+    """The recogniser alone: the pipeline around it would look for words and turn pictures first."""
+    from rapidocr.ch_ppocr_rec import TextRecInput
+
+    recogniser = open_rapidocr(threads)._load_rec_model()
 
     def read(pictures: Sequence[bytes]) -> list[str]:
         return [str(text) for text in recogniser(TextRecInput(img=_decode_bgr(pictures))).txts]

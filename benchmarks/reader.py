@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from robustscanner.engine import MANIFEST_NAME, file_sha256, read_manifest
+from robustscanner.engine import MANIFEST_NAME, file_sha256, read_manifest, runs_on_gpu
 from robustscanner.preprocess import decode_image
 from robustscanner.recognizer import Recognizer
 from robustscanner.session import SessionOptions
@@ -56,8 +56,7 @@ def opened(paths: Sequence[Path], options: SessionOptions, *, alone: bool = Fals
 
 def options_for(path: Path, options: SessionOptions) -> SessionOptions:
     """On a GPU an engine waits as it does in serving: spinning, which takes no core from other engines."""
-    on_cpu = path.is_file() or read_manifest(path).backend == "onnxruntime"
-    return options if on_cpu else replace(options, spinning=True)
+    return replace(options, spinning=True) if runs_on_gpu(path) else options
 
 
 def engine_facts(path: Path) -> dict[str, object]:

@@ -10,12 +10,13 @@ from benchmarks.charts import (
     batch_curve,
     cost_by_length,
     latency_against_accuracy,
+    load_curve,
     reliability_diagram,
     stage_breakdown,
 )
 from benchmarks.kernels import shared_memory
 from benchmarks.table import Table, number
-from convert.accuracy.chart import draw, short_name
+from convert.engine.accuracy.chart import draw, short_name
 
 KINDS = (
     "compare",
@@ -28,6 +29,10 @@ KINDS = (
     "kernels",
     "reliability",
     "lexicon",
+    "constraints",
+    "letters",
+    "serving",
+    "photos",
 )
 RANDOM = "-random"  # ends the name of a model of `random_checkpoint.py`
 
@@ -73,6 +78,14 @@ def all_sections(results: Mapping[str, Sequence[Result]]) -> Iterator[Section]:
         yield reliability_section(result)
     for result in results["lexicon"]:
         yield lexicon_section(result)
+    for result in results["constraints"]:
+        yield constraints_section(result)
+    for result in results["letters"]:
+        yield letters_section(result)
+    for result in results["serving"]:
+        yield from serving_sections(result)
+    for result in results["photos"]:
+        yield photos_section(result)
     yield machine_section([result for kind in KINDS for result in results[kind]])
 
 
@@ -204,6 +217,95 @@ def lexicon_section(result: Result) -> Section:
         f"others of its set and of a vocabulary, each in three ways of writing. In the full lists: {full}."
     )
     return Section("Words of a list", text, table=table)
+
+
+def constraints_section(result: Result) -> Section:
+    """What it is worth to say what a text may be, and what it costs."""
+    ways = ("free", "characters", "pattern")
+    rows = [
+        [
+            f"{name}, {kind}",
+            *(number(row["right_percent"][way]) for way in ways),
+            *(number(row["median_ms"][way], 1) for way in ways),
+            str(engine["invalid_in_noise"][kind]),
+        ]
+        for name, engine in titled(result["engines"]).items()
+        for kind, row in engine["kinds"].items()
+    ]
+    header = [*(f"{way}, %" for way in ways), *(f"{way}, ms" for way in ways), "not allowed"]
+    text = (
+        f"{result['count']} rendered words of each kind, read freely, from given characters and by a pattern, in "
+        f"turn; median times. «Not allowed»: texts beyond the pattern, of {result['noise']} pictures of noise."
+    )
+    return Section("What a text may be", text, table=Table(["", *header], rows))
+
+
+def letters_section(result: Result) -> Section:
+    """How well letters are placed."""
+    rows = [
+        [
+            name,
+            *(f"{engine[part][figure]:g}" for part in ("centre", "edge") for figure in ("median", "p95")),
+            number(engine["centre"]["within_half_percent"]),
+            *(number(engine["median_ms"][part], 1) for part in ("read", "letters")),
+        ]
+        for name, engine in titled(result["engines"]).items()
+    ]
+    header = ["centre", "centre, 95 of 100", "edge", "edge, 95 of 100", "within half, %", "reading, ms", "letters, ms"]
+    text = (
+        f"{result['count']} words drawn where the truth is known. Errors as shares of the word's mean letter: the "
+        "median, and what 95 of 100 letters keep within. Letters are a run of their own, after the reading."
+    )
+    return Section("Where letters stand", text, table=Table(["", *header], rows))
+
+
+def serving_sections(result: Result) -> Iterator[Section]:
+    """The server under load."""
+    for name, engine in titled(result["engines"]).items():
+        ways = [way for way in engine["rates"][0] if way != "offered_per_s"]
+        rows = [
+            [
+                str(row["offered_per_s"]),
+                *(number(row[way][figure], 1) for way in ways for figure in ("p50_ms", "p99_ms", "words_per_s")),
+            ]
+            for row in engine["rates"]
+        ]
+        header = [f"{way}: {title}" for way in ways for title in ("p50, ms", "p99, ms", "words/s")]
+        text = (
+            "Requests of one picture each at even distances, whether or not those before are answered; a word's time "
+            "begins when it is due. Loopback only: client and servers share the cores."
+        )
+        table = Table(["offered a second", *header], rows)
+        yield Section(f"The server under load: {name}", text, table=table, figure=load_curve(engine["rates"], ways))
+
+
+def photos_section(result: Result) -> Section:
+    """Words of whole photos, beside and inside RapidOCR."""
+    unit = result["engines"]["RapidOCR"]["ways"]["alone"]["p50_ms"]
+    rows = [
+        [
+            f"{name}, {way}",
+            number(100 * row["found"]),
+            _accuracy(row["read"]),
+            number(100 * row["exact"]),
+            str(row["elsewhere"]),
+            number(row["p50_ms"], 0),
+            number(row["p50_ms"] / unit, 2),
+        ]
+        for name, engine in titled(result["engines"]).items()
+        for way, row in engine["ways"].items()
+    ]
+    table = Table(["", "found, %", "read, %", "every character, %", "elsewhere", "p50 ms", "times"], rows)
+    text = (
+        f"{result['photos']} rendered photos with {result['words']} words that stand apart, from pixels to all texts, "
+        f"all ways in turn, threads: {result['threads']}. «Times»: the median over RapidOCR's. Load of the machine at "
+        f"the start: {result['machine']['load'][0]}; where other work ran, compare only. All have RapidOCR's "
+        "detector; --detect opens it anew for each photo, gives it all cores, and does without a look at which way up "
+        "a word is. Read: case and everything but Latin letters and digits do not count; «every character»: they do. "
+        "«Elsewhere»: readings where no word, or not that word alone, stands; RapidOCR leaves out scores below 0.5, "
+        "--detect does not. Fonts and textures are the renderer's, with which our models were trained."
+    )
+    return Section("Words of photos", text, table=table)
 
 
 def _kept(threshold: Mapping[str, float] | None) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.stages import cut_apart, open_part
-from convert.cpu.graph import for_cpu
+from convert.engine.cpu.graph import for_cpu
 from convert.graph.model_file import load_model
 from convert.graph.step import MEMORY
 from robustscanner.session import SessionOptions
