@@ -34,7 +34,7 @@ test: check ## everything CI runs: style, types, tests
 	$(BIN)/python -m pytest
 
 test-cpus: $(VENV)/dev.done ## models, training and tests on other CPUs: x86 with AVX2 only, Arm (qemu-user); CROPS=words emulated CPUs read
-	$(BIN)/python tests/cpus/check.py --crops $(CROPS)
+	$(BIN)/python tests/cpus/check.py --crops $(CROPS) $(BRIEF)
 
 check: $(VENV)/dev.done ## style and types
 	$(BIN)/ruff check .
@@ -70,6 +70,11 @@ bench: $(VENV)/bench.done ## everything in benchmarks/results/report.html, measu
 	$(BIN)/python benchmarks/reliability.py build/small-int8.engine build/small-fp32.engine build/edge-int8.engine \
 	  --data $(DATA) -o benchmarks/results/reliability.json
 	$(BIN)/python benchmarks/lexicon.py build/small-int8.engine --data $(DATA) --words 250 -o benchmarks/results/lexicon.json
+	$(BIN)/python benchmarks/constraints.py build/small-int8.engine -o benchmarks/results/constraints.json
+	$(BIN)/python benchmarks/letters.py build/small-int8.engine build/edge-int8.engine -o benchmarks/results/letters.json
+	$(BIN)/python benchmarks/serving.py build/small-int8.engine --peers ppocrv6 -o benchmarks/results/serving.json
+	$(BIN)/python benchmarks/photos.py build/small-int8.engine build/edge-int8.engine -o benchmarks/results/photos.json || \
+	  echo "left out: photos"
 	$(BIN)/python benchmarks/footprint.py build/edge-int8.engine build/edge-fp32.engine -o benchmarks/results/footprint.json
 	$(BIN)/python benchmarks/layer_sensitivity.py $(EDGE) --crops 128 --calib-images 128 -o benchmarks/results/sensitivity-edge.json \
 	  --plot benchmarks/results/sensitivity-edge.svg
@@ -127,6 +132,8 @@ $(VENV)/dev.done: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'rapidocr==3.10.0' || \
 	  echo "left out: rapidocr, whose encoder small starts from; its tests are skipped"
+	@! command -v chromium google-chrome >/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check playwright || \
+	  echo "left out: playwright, which opens the server's page in Chromium; its tests are skipped"
 	@touch $@
 
 $(VENV)/bench.done: pyproject.toml | $(BIN)/python # a peer that cannot be installed does not stop the others

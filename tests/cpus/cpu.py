@@ -36,7 +36,8 @@ class Cpu:
 
 HOST = Cpu("this CPU", (sys.executable,))
 AVX2 = Cpu("AVX2 only (this CPU, the rest hidden)", HOST.python, (("LD_PRELOAD", str(ONLY_AVX2)),), tests=True)
-_HASWELL = ("qemu-x86_64", "-cpu", "Haswell", "-E", f"LD_PRELOAD={ONLY_AVX2}", sys.executable)  # hides /proc/cpuinfo
+_PRELOAD = ("-E", f"LD_PRELOAD={ONLY_AVX2}", "-E", "ONLY_AVX2_EMULATED=1")  # hides /proc/cpuinfo
+_HASWELL = ("qemu-x86_64", "-cpu", "Haswell", *_PRELOAD, sys.executable)
 HASWELL = Cpu("Haswell (AVX2 only), emulated", _HASWELL, tests=True)
 ARM = Cpu(
     "Arm (aarch64), emulated",

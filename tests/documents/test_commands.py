@@ -19,6 +19,7 @@ from .markdown import PAGES, ROOT, blocks, commands
 FOLDERS = ("benchmarks", "calib_data", "convert", "runtime", "tests", "training")
 INSTALLED = {
     "robustscanner": "robustscanner.recognize",
+    "robustscanner-batch": "robustscanner.batch",
     "robustscanner-build": "convert.build_engine",
     "robustscanner-serve": "robustscanner.serve",
 }
@@ -112,7 +113,7 @@ def _module(program: str, arguments: Command) -> tuple[str, Command] | None:
 
 def _name(script: Path) -> str:
     name = ".".join(script.relative_to(ROOT).with_suffix("").parts)
-    return "robustscanner.recognize" if name.startswith("runtime.") else name
+    return f"robustscanner.{script.stem}" if name.startswith("runtime.") else name
 
 
 def _check_program(module: str, where: str) -> None:
@@ -167,7 +168,9 @@ TOOLS = {
     "pip": _check_pip,
     "python": _check_python,
     "python3": _check_python,
+    "ray": _check_nothing,
     "recognize": _check_nothing,
+    "serve": _check_nothing,
     "sudo": _check_apt,
 }
 

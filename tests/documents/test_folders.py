@@ -7,7 +7,7 @@ import pytest
 
 from .markdown import FOLDERS, ROOT
 
-ROOMS = sorted(path.parent for path in (ROOT / "convert").glob("*/__init__.py"))
+ROOMS = sorted(path.parent for path in (ROOT / "convert").glob("*/**/__init__.py"))
 MOST_LINES = 25
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convert.trt.library import load_library, local_gpu
+from convert.engine.trt.installed import load_library, local_gpu
 from robustscanner.labels import LabelledCrop, read_labels
 
 ROOT = Path(__file__).parents[2]

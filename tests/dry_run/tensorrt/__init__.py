@@ -13,7 +13,7 @@ sys.path[:0] = [str(_ROOT / "runtime"), str(_ROOT), str(_ROOT / "tests" / "runti
 import fake_gpu
 import onnx
 
-from tests.convert.trt import fake_tensorrt
+from tests.convert.engine.trt import fake_tensorrt
 
 _TARGET = "SM80"  # of TensorRT-RTX, which builds for no GPU that also JetPack has
 
