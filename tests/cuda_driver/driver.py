@@ -72,6 +72,7 @@ def load() -> ctypes.CDLL:
     library.standin_plug_in.argtypes = [ctypes.c_int] * 4
     library.standin_connect.argtypes = [_Run, _Freed]
     library.standin_fail.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_long, ctypes.c_int]
+    library.standin_run_ahead.argtypes = [ctypes.c_long]
     library.standin_calls.argtypes, library.standin_calls.restype = [ctypes.c_char_p], ctypes.c_long
     library.standin_launch.argtypes = [ctypes.c_void_p, ctypes.c_long]
     library.standin_is_recording.argtypes = [ctypes.c_void_p]
@@ -170,6 +171,10 @@ class Driver:
         number = len(self._work)
         self._work[number] = work
         return int(self._library.standin_launch(stream, number))
+
+    def run_ahead(self, pieces: int) -> None:
+        """From now on so much runs beyond what is waited for: a real device does not stop there."""
+        self._library.standin_run_ahead(pieces)
 
     def is_recording(self, stream: int) -> bool:
         return bool(self._library.standin_is_recording(stream))

@@ -1,6 +1,7 @@
 /* A stand-in for NVIDIA's driver, libcuda.so.1: what PyCUDA and cuda-bindings call, without a GPU.
  *
- * Work that is queued runs when somebody waits for it, and only as far as they wait. Device memory begins as garbage,
+ * Work that is queued runs when somebody waits for it, and only as far as they wait, or a given number of pieces further:
+ * a real device does not stop where somebody waits. Device memory begins as garbage,
  * lies at addresses that the host cannot read, and every access is checked. All calls are counted; any can be told to
  * fail. What a real driver would punish with garbage, a crash or a leak is noted as a problem. Kernels and TensorRT's
  * runs are functions that a test hands in.
@@ -62,6 +63,7 @@ struct Graph { struct Queue queue; };
 
 static struct {
   int devices, major, minor, integrated, initialized, sticky;
+  long ahead; /* pieces of work that run beyond what is waited for */
   char name[64];
   struct Context primary[MAX_DEVICES];
   struct Block *blocks;
@@ -282,7 +284,8 @@ static CUresult put(CUstream handle, struct Work work) {
 
 /* Runs what is queued, up to a recording of an event if one is given. The lock is let go meanwhile. */
 static CUresult drain(CUstream stream, CUevent event, long number) {
-  while (stream->queue.first && !(event && event->reached >= number)) {
+  long ahead = now.ahead;
+  while (stream->queue.first && (!event || event->reached < number || ahead-- > 0)) {
     struct Work work = take(&stream->queue);
     CUresult status = SUCCESS;
     if (work.task == COPY && work.bytes) {
@@ -834,7 +837,7 @@ UNUSED(cuTexRefSetFlags) UNUSED(cuTexRefSetFormat)
 EXPORT void standin_plug_in(int devices, int major, int minor, int integrated) {
   now.devices = devices, now.major = major, now.minor = minor, now.integrated = integrated;
   now.initialized = now.initialized && devices;
-  now.sticky = 0;
+  now.sticky = 0, now.ahead = 0;
   for (int index = 0; index < now.names; index++) now.calls[index].calls = now.calls[index].fails = 0;
   while (now.problem_count) free(now.problems[--now.problem_count]);
 }
@@ -847,6 +850,8 @@ EXPORT void standin_fail(const char *name, int fails, long which, int status) {
   now.calls[index].fails = fails, now.calls[index].fails_at = which, now.calls[index].status = status;
   pthread_mutex_unlock(&lock);
 }
+
+EXPORT void standin_run_ahead(long pieces) { now.ahead = pieces; }
 
 EXPORT long standin_calls(const char *name) {
   pthread_mutex_lock(&lock);

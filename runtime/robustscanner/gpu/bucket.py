@@ -21,6 +21,7 @@ from robustscanner.session import Allowed, Images, Scores, Tokens, Widths
 from robustscanner.spec import ModelSpec
 
 _WARM_UP_ROUNDS = 5
+_FLAG_BYTES = 4  # int32
 _TEXT = ("tokens", "scores")  # what the host wants: first in a state slab, so that one copy fetches both
 
 logger = logging.getLogger(__name__)
@@ -117,9 +118,9 @@ def _alike(decoder: Plan, name: str, size: Size, memory: Layout) -> Tensor:
 class Buffers:
     """Memory for the largest runs, allocated once; smaller ones use the front of it.
 
-    The host reads the text and whether any word still goes on from page-locked memory, which the device writes. Where
-    both share their memory (Jetson), it also reads the pictures there, and they are not copied. All else lies in device
-    memory: what is page-locked is slow for an integrated GPU, which does not cache it.
+    Text, and whether any word still goes on, are copied into page-locked memory. Where host and device share their
+    memory (Jetson), pictures are not copied. All else lies in device memory: what is page-locked is slow for an
+    integrated GPU, which does not cache it.
     """
 
     def __init__(self, gpu: Gpu, layouts: Sequence[Layouts], fresh: Mapping[Size, Bytes]) -> None:
@@ -133,8 +134,8 @@ class Buffers:
         else:
             self.inputs_host, self.inputs = gpu.host_memory(input_bytes), gpu.device_memory(input_bytes)
         self.text = gpu.host_memory(max(layout.state.end_of(_TEXT[-1]) for layout in layouts))
-        flag, self.going = gpu.shared_memory(ALIGNMENT_BYTES)
-        self.flag = flag[:4].view(np.int32)  # one for all steps, as it only ever falls: what was 0 stays 0
+        self.going = gpu.device_memory(_FLAG_BYTES)
+        self.flag = gpu.host_memory(_FLAG_BYTES)  # one for all steps, as it only ever falls: what was 0 stays 0
         choices = [tensor.size_bytes for layout in layouts for tensor in layout.allowed.tensors.values()]
         self._allowed_host = gpu.host_memory(max(choices, default=0))
         self._allowed_host[:] = 0
@@ -312,7 +313,7 @@ class Bucket:
     def going(self, block: int) -> bool:
         """See `decoding.Machine`."""
         self._rig.events[block].synchronize()
-        self._ended = not self._buffers.flag[0]
+        self._ended = not self._buffers.flag.any()
         return not self._ended
 
     def fetch(self, blocks: int, tokens: Tokens, scores: Scores) -> None:
@@ -379,12 +380,16 @@ class Bucket:
         self._launch_encoder()
 
     def _queue_block(self, parity: int) -> None:
-        """Steps, and the text as it is then: what ended does not change any more, so the host may read on."""
+        """Steps, and the text as it is then: what ended does not change any more, so the host may read on.
+
+        The flag comes last: the device may be a block ahead, and whoever sees the flag fall looks at the text at once.
+        """
         for index in range(self._steps_per_launch):
             self._launch_steps[(parity + index) % 2]()
         text = self._buffers.text[: self._layouts.state.end_of(_TEXT[-1])]
         state = self._buffers.states[(parity + self._steps_per_launch) % 2]
         self._gpu.drv.memcpy_dtoh_async(text, state, self._gpu.stream)
+        self._gpu.drv.memcpy_dtoh_async(self._buffers.flag, self._buffers.going, self._gpu.stream)
 
     def _queue_first(self) -> None:
         self._queue_start()
