@@ -135,6 +135,33 @@ def test_words_of_a_list(tmp_path: Path, form: list[str], engine: Path | None) -
     assert cpp[0] == 0
 
 
+@pytest.mark.parametrize("model", ["edge", "small"])
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_letters(form: str, model: str) -> None:
+    engine = ROOT / "runtime" / "robustscanner" / "models" / f"{model}.onnx"
+    cpp, python = outcomes("--letters", form, "--engine", engine, *sorted(CROPS.glob("*.jpg"))[::10])
+    assert cpp == python
+    assert cpp[0] == 0
+    assert cpp[1].count(b"probability") > 100
+
+
+def test_letters_on_a_sheet(tmp_path: Path) -> None:
+    crops = sorted(CROPS.glob("*.jpg"))[:6]
+    sheets = [tmp_path / "cpp.png", tmp_path / "python.png"]
+    assert subprocess.run([CPP, "--letters", "--sheet", sheets[0], *crops], capture_output=True).returncode == 0
+    python = [sys.executable, ROOT / "runtime" / "recognize.py", "--letters", "--sheet", sheets[1], *crops]
+    assert subprocess.run(python, capture_output=True).returncode == 0
+    green, others = ((cv2.imread(str(path)) == (60, 140, 16)).all(-1) for path in sheets)  # their lines
+    assert np.array_equal(green, others)
+    assert green.sum() > 100
+
+
+def test_letters_of_older_exports() -> None:
+    cpp, python = outcomes("--letters", "--json", CROPS / "0000.jpg", "--engine", ROOT / "tests/models/edge-lstm.onnx")
+    assert cpp == python
+    assert b"older than letters" in cpp[2]
+
+
 @pytest.mark.parametrize("text", [None, "", "stra\u00dfe\n", "a" * 50])
 def test_words_that_are_no_list(tmp_path: Path, text: str | None) -> None:
     if text is not None:

@@ -7,6 +7,7 @@ letters' places follow from forward and backward sums over all alignments of the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ class Letter:
     # product of all letters' and the end's.
     probability: float
     others: tuple[tuple[str, float], ...]  # the two next most likely; of what is left, what the model gives them
-    # None where the model has no CTC, or sees fewer columns than letters. One ends half-way to the next one's centre.
+    # None where the model has no CTC, or sees too few columns for the letters. One ends half-way to the next one's centre.
     left: float | None
     centre: float | None
     right: float | None
@@ -75,7 +76,8 @@ def describe(ids: Sequence[int], trace: Trace, spec: ModelSpec, picture_px: int,
     texts[spec.charset.end_id] = ""
     chances = _tempered(_softmax(trace.logits[: len(ids), 0].astype(np.float64)), ids, spec.network.score_temperature)
     places: list[tuple[float | None, ...]] = [(None,) * 3] * len(ids)
-    if trace.columns is not None and len(ids) < trace.columns.shape[1]:
+    repeats = sum(one == next_ for one, next_ in pairwise(ids))  # each takes a blank column between the two
+    if trace.columns is not None and len(ids) + repeats < trace.columns.shape[1]:
         places = _extents(centres(trace.columns[0], ids) * picture_px / valid_px, picture_px)
     return tuple(
         Letter(texts[own], float(row[own]), _next_best(row, own, texts), *place)
@@ -88,7 +90,7 @@ def centres(columns: npt.NDArray[np.floating], ids: Sequence[int]) -> Probabilit
 
     Args:
         columns: what CTC sees [U, K], without the blank; the last row, which says that the word ends, is left out.
-        ids: of the text, at most as many as columns.
+        ids: of the text; there are columns for all of them, and for a blank between two that are equal.
     """
     shares = _shares(columns[:-1].astype(np.float64), ids)
     place = (np.arange(len(shares)) + 0.5) * COLUMN_PX

@@ -40,6 +40,41 @@ static void check_readings(const robustscanner_recognizer* recognizer) {
     robustscanner_free(readings);
 }
 
+static void test_letters(const robustscanner_recognizer* older) {
+    robustscanner_recognizer* recognizer = NULL;
+    robustscanner_letters* letters = NULL;
+    char text[64] = "";
+    CHECK(robustscanner_letters_in_file(older, paths[0], "a", &letters) == ROBUSTSCANNER_BAD_ENGINE);
+    CHECK(letters == NULL && strstr(robustscanner_error(), "older than letters"));
+    CHECK(robustscanner_open(NULL, NULL, &recognizer) == ROBUSTSCANNER_OK); /* the shipped model */
+    CHECK(robustscanner_letters_in_file(recognizer, paths[0], "Abc.09", &letters) == ROBUSTSCANNER_OK);
+    CHECK(robustscanner_letter_count(letters) > 0);
+    for (size_t i = 0; i < robustscanner_letter_count(letters); ++i) {
+        const robustscanner_letter* letter = robustscanner_letter_at(letters, i);
+        strcat(text, letter->text);
+        CHECK(letter->probability > 0 && letter->probability <= 1);
+        CHECK(letter->others[0] && letter->others[1] && strcmp(letter->others[0], letter->text) != 0);
+        CHECK(letter->other_probabilities[0] >= letter->other_probabilities[1]);
+        CHECK(letter->has_place);
+        CHECK(0 <= letter->left && letter->left <= letter->centre && letter->centre <= letter->right);
+    }
+    CHECK(strcmp(text, "Abc.09") == 0);
+    CHECK(robustscanner_letter_at(letters, strlen(text)) == NULL);
+    robustscanner_free_letters(letters);
+    CHECK(robustscanner_letters_in_file(recognizer, "none.png", "a", &letters) == ROBUSTSCANNER_BAD_PICTURE);
+    CHECK(letters == NULL && strstr(robustscanner_error(), "none.png: No such file") == robustscanner_error());
+    CHECK(robustscanner_letters_in_file(recognizer, paths[0], "\xd0\x96", &letters) == ROBUSTSCANNER_BAD_ENGINE);
+    CHECK(strstr(robustscanner_error(), "which this model does not read"));
+    CHECK(robustscanner_letters_in_file(recognizer, NULL, "a", &letters) == ROBUSTSCANNER_BAD_ARGUMENT);
+    CHECK(robustscanner_letters_in_encoded(recognizer, NULL, "a", &letters) == ROBUSTSCANNER_BAD_ARGUMENT);
+    CHECK(robustscanner_letters_in_picture(recognizer, NULL, "a", &letters) == ROBUSTSCANNER_BAD_ARGUMENT);
+    CHECK(robustscanner_letters_in_file(recognizer, paths[0], NULL, &letters) == ROBUSTSCANNER_BAD_ARGUMENT);
+    CHECK(robustscanner_letters_in_file(NULL, paths[0], "a", &letters) == ROBUSTSCANNER_BAD_ARGUMENT);
+    CHECK(robustscanner_letter_count(NULL) == 0);
+    robustscanner_free_letters(NULL);
+    robustscanner_close(recognizer);
+}
+
 static void* own_recognizer(void* unused) {
     robustscanner_recognizer* recognizer = open_model();
     (void)unused;
@@ -129,6 +164,7 @@ int main(int count, char** texts) {
     paths[1] = "none.png";
     test_errors(recognizer);
     test_pixels_and_bytes(recognizer);
+    test_letters(recognizer);
     run_threads(own_recognizer, NULL);
     run_threads(shared_recognizer, recognizer);
     robustscanner_close(recognizer);

@@ -79,6 +79,11 @@ def test_places_are_pixels_of_the_picture(recognizer: Recognizer) -> None:
     assert large == pytest.approx(2 * small, rel=0.03)
 
 
+def test_a_text_that_just_fits_has_places(recognizer: Recognizer) -> None:
+    letters = recognizer.letters(drawn("I")[0], "IIO")
+    assert [letter.centre for letter in letters] == sorted(letter.centre for letter in letters)
+
+
 def test_probabilities_are_the_score(recognizer: Recognizer) -> None:
     picture, _ = drawn("Lamp")
     reading = recognizer.read(picture)
@@ -106,8 +111,10 @@ def test_no_text_has_no_letters(recognizer: Recognizer) -> None:
     assert recognizer.letters(drawn("EXIT")[0], "") == ()
 
 
-def test_more_letters_than_columns_have_no_place(recognizer: Recognizer) -> None:
-    letters = recognizer.letters(drawn("I")[0], "I" * 30)
+@pytest.mark.parametrize("text", ["IO" * 15, "I" * 30, "IIOOIIOO"])
+def test_letters_without_a_column_of_their_own_have_no_place(recognizer: Recognizer, text: str) -> None:
+    """Two equal ones need another column between them."""
+    letters = recognizer.letters(drawn("I")[0], text)
     assert {(letter.left, letter.centre, letter.right) for letter in letters} == {(None, None, None)}
 
 

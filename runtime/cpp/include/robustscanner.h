@@ -48,7 +48,8 @@ typedef enum robustscanner_status {
     ROBUSTSCANNER_OK = 0,
     ROBUSTSCANNER_BAD_ARGUMENT = 1, /* null, or a number that cannot be */
     ROBUSTSCANNER_BAD_ENGINE = 2,   /* the engine cannot be used here, failed, or cannot heed a constraint */
-    ROBUSTSCANNER_FAILED = 3        /* anything else: out of memory, for one */
+    ROBUSTSCANNER_FAILED = 3,       /* anything else: out of memory, for one */
+    ROBUSTSCANNER_BAD_PICTURE = 4   /* of calls for one picture */
 } robustscanner_status;
 
 /* Fields that are 0 are as they are by default. New fields come at the end. */
@@ -88,7 +89,18 @@ typedef struct robustscanner_file {
     size_t size_bytes;
 } robustscanner_file;
 
+/* One letter of a text. Texts live as long as the letters. */
+typedef struct robustscanner_letter {
+    const char* text;
+    double probability;            /* 0…1, after the letters before it */
+    const char* others[2];         /* the two next most likely; null: there is none */
+    double other_probabilities[2]; /* of what is left, what the model gives them */
+    int32_t has_place;             /* 0: the model has no CTC, or sees too few columns for the letters */
+    double left, centre, right;    /* pixels of the picture, from its left */
+} robustscanner_letter;
+
 typedef struct robustscanner_recognizer robustscanner_recognizer;
+typedef struct robustscanner_letters robustscanner_letters;   /* of one text */
 typedef struct robustscanner_readings robustscanner_readings; /* what some pictures say */
 
 /* Opens NAME.engine or NAME.onnx; null: the shipped model. `options` may be null. Close what you get. */
@@ -119,6 +131,26 @@ ROBUSTSCANNER_EXPORT const char* robustscanner_problem(const robustscanner_readi
 
 /* Null is fine. */
 ROBUSTSCANNER_EXPORT void robustscanner_free(robustscanner_readings* readings);
+
+/* Where each letter of a text stands in a picture, and what else it might be: another run of the engine, in which the
+ * text is fixed, a reading's own or any other. A picture that cannot be read is ROBUSTSCANNER_BAD_PICTURE; engines that
+ * do not know letters, and texts that the model cannot write, are ROBUSTSCANNER_BAD_ENGINE. Free what you get. */
+ROBUSTSCANNER_EXPORT robustscanner_status robustscanner_letters_in_file(const robustscanner_recognizer* recognizer,
+                                                                        const char* path, const char* text,
+                                                                        robustscanner_letters** letters);
+ROBUSTSCANNER_EXPORT robustscanner_status robustscanner_letters_in_encoded(const robustscanner_recognizer* recognizer,
+                                                                           const robustscanner_file* file,
+                                                                           const char* text,
+                                                                           robustscanner_letters** letters);
+ROBUSTSCANNER_EXPORT robustscanner_status robustscanner_letters_in_picture(const robustscanner_recognizer* recognizer,
+                                                                           const robustscanner_picture* picture,
+                                                                           const char* text,
+                                                                           robustscanner_letters** letters);
+ROBUSTSCANNER_EXPORT size_t robustscanner_letter_count(const robustscanner_letters* letters);
+ROBUSTSCANNER_EXPORT const robustscanner_letter* robustscanner_letter_at(const robustscanner_letters* letters,
+                                                                         size_t index); /* null: there is none */
+/* Null is fine. */
+ROBUSTSCANNER_EXPORT void robustscanner_free_letters(robustscanner_letters* letters);
 
 /* What went wrong in this thread's latest call that did not return ROBUSTSCANNER_OK: one line, cause and cure. It lives
  * until the thread's next such call. */

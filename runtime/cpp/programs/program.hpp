@@ -13,7 +13,7 @@ struct Interrupted {
     int exit_status() const { return 128 + signal; }  // as shells report signals
 };
 
-class ClosedPipe {};   // who read standard output has had enough, as in `… | head`
+class ClosedPipe {};  // who read standard output has had enough, as in `… | head`
 
 // Throws Interrupted when a signal came.
 void check_interrupt();

@@ -44,6 +44,7 @@ Reads the words in cropped pictures. IMAGE: a picture, folder or quoted pattern;
   --pattern REGEX    what a whole text looks like: '[A-Z]{2}\d{2,4}'
   --words FILE       the best word of a list, one a line, as it is written
   --length N[-M]     number of characters, or fewest and most
+  --letters          each letter: probability, place, what else it may be
   --min-score P      leave out readings with a lower score, 0…1
   --batch PICTURES   pictures of one run
   --threads N        CPU threads (default: all cores that are free to use)
@@ -63,7 +64,7 @@ constexpr std::chrono::milliseconds progress_interval(200);
 struct Options {
     std::string engine, output, sheet;  // empty: not given
     Format format = Format::tsv;
-    bool force = false, verbose = false;
+    bool letters = false, force = false, verbose = false;
     int batch = robustscanner::default_batch;
     std::string words;  // the name of a file
     robustscanner::Constraint constraint;
@@ -113,6 +114,7 @@ Options parse(int count, char* const* texts) {
          {"pattern", 0, true, [&](auto value) { options.constraint.pattern = value; }},
          {"words", 0, true, [&](auto value) { options.words = value; }},
          {"length", 0, true, [&](auto value) { set_length(options.constraint, value); }},
+         {"letters", 0, false, [&](auto) { options.letters = true; }},
          {"min-score", 0, true, [&](auto value) { options.min_score = share(value); }},
          {"batch", 0, true, [&](auto value) { options.batch = number(value, 1, max_count); }},
          {"threads", 0, true, [&](auto value) { options.session.threads = number(value, 1, max_count); }},
@@ -121,6 +123,9 @@ Options parse(int count, char* const* texts) {
          {"verbose", 'v', false, [&](auto) { options.verbose = true; }}});
     if (!options.sheet.empty() && !is_sheet_name(options.sheet)) {
         throw UsageError("--sheet: '" + options.sheet + "' ends neither in .png nor in .jpg, .jpeg or .webp");
+    }
+    if (options.letters && options.format == Format::tsv && options.sheet.empty()) {
+        throw UsageError("--letters needs --json, --csv or --sheet to show them in");
     }
     if (!options.words.empty() && !options.constraint.empty()) {
         throw UsageError("--words goes without --characters, --pattern and --length");
@@ -184,9 +189,13 @@ Work read_all(const Recognizer& recognizer, const std::vector<std::string>& path
               const Options& options) {
     Progress progress(paths.size(), options);
     Work work;
-    output.write(header(options.format));
+    output.write(header(options.format, options.letters));
     const auto take = [&](std::size_t index, robustscanner::Outcome outcome) {
         check_interrupt();
+        Letters letters;
+        if (const auto* reading = std::get_if<Reading>(&outcome); reading && options.letters) {
+            letters = recognizer.letters(paths[index], reading->text);
+        }
         if (const auto* error = std::get_if<ImageError>(&outcome)) {
             ++work.bad;
             progress.clear();
@@ -194,9 +203,12 @@ Work read_all(const Recognizer& recognizer, const std::vector<std::string>& path
         } else if (std::get<Reading>(outcome).score < options.min_score) {
             ++work.unsure;
         } else {
-            output.write(line(options.format, paths[index], std::get<Reading>(outcome)));
+            output.write(line(options.format, paths[index], std::get<Reading>(outcome), letters));
         }
-        if (!options.sheet.empty()) work.cells.push_back({paths[index], std::move(outcome)});
+        if (!options.sheet.empty()) {
+            work.cells.push_back(
+                {paths[index], std::move(outcome), letters.value_or(std::vector<robustscanner::Letter>())});
+        }
         progress.show(work.done = index + 1);
     };
     try {

@@ -22,7 +22,8 @@ constexpr int cell_width_px = picture_width_px + margin_px;
 constexpr double aspect = 1.5;  // width to height of a whole sheet
 
 // BGR
-const cv::Scalar white(255, 255, 255), frame(210, 210, 210), grey(120, 120, 120), black(24, 24, 24), red(24, 24, 200);
+const cv::Scalar white(255, 255, 255), frame(210, 210, 210), grey(120, 120, 120), black(24, 24, 24), red(24, 24, 200),
+    green(60, 140, 16);
 
 // OpenCV's font is ASCII, the rest becomes "?".
 std::string ascii(const std::string& text) {
@@ -41,8 +42,8 @@ void write(cv::Mat cell, int top_px, const std::string& text, int height_px, con
     cv::putText(cell, ascii(text), {0, top_px + height_px * 3 / 4}, font, scale, colour, thickness, cv::LINE_AA);
 }
 
-// Fits a picture into a space, at its lower left, in a thin frame that shows where a white one ends.
-void place(robustscanner::Image image, cv::Mat space) {
+// Fits a picture into a space, at its lower left, in a thin frame that shows where a white one ends; its scale.
+double place(robustscanner::Image image, cv::Mat space) {
     const cv::Mat rgb(image.height, image.width, CV_8UC3, image.pixels.data());
     const double scale =
         std::min(static_cast<double>(space.rows) / rgb.rows, static_cast<double>(space.cols) / rgb.cols);
@@ -53,6 +54,20 @@ void place(robustscanner::Image image, cv::Mat space) {
     const cv::Rect here(0, space.rows - size.height, size.width, size.height);
     cv::cvtColor(small, space(here), cv::COLOR_RGB2BGR);
     cv::rectangle(space, here, frame);
+    return scale;
+}
+
+// A line below each letter, as wide as it is, with a dot at its centre; red where it is doubtful.
+void underline(cv::Mat picture, const std::vector<robustscanner::Letter>& letters, double scale) {
+    const int bottom = picture.rows - 3;
+    const auto scaled = [scale](double px) { return static_cast<int>(std::nearbyint(scale * px)); };
+    for (const auto& letter : letters) {
+        if (!letter.place) continue;
+        const auto& colour = letter.probability < low_score ? red : green;
+        const int left = scaled(letter.place->left) + 1, right = scaled(letter.place->right) - 2;
+        cv::line(picture, {left, bottom}, {std::max(left, right), bottom}, colour, 2);
+        cv::circle(picture, {scaled(letter.place->centre), bottom}, 3, colour, cv::FILLED, cv::LINE_AA);
+    }
 }
 
 std::string file_name(const std::string& path) {
@@ -64,7 +79,8 @@ std::string file_name(const std::string& path) {
 
 void draw_cell(cv::Mat cell, const Cell& content) {
     if (const auto* reading = std::get_if<Reading>(&content.outcome)) {
-        place(robustscanner::load_image(content.path), cell.rowRange(0, picture_height_px));
+        const auto picture = cell.rowRange(0, picture_height_px);
+        underline(picture, content.letters, place(robustscanner::load_image(content.path), picture));
         const bool low = reading->score < low_score;
         char score[32];
         std::snprintf(score, sizeof score, "%.4f", reading->score);

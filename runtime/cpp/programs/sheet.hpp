@@ -14,6 +14,7 @@ inline constexpr std::size_t max_cells = 1000;  // larger sheets open nowhere
 struct Cell {
     std::string path;
     robustscanner::Outcome outcome;
+    std::vector<robustscanner::Letter> letters;  // shown where they stand
 };
 
 // A sheet of all cells in order, as the bytes of a picture file; the suffix (.png, .jpg, .webp) says of which kind.

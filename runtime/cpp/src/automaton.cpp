@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "robustscanner/errors.hpp"
+#include "wording.hpp"
 
 namespace robustscanner {
 namespace {
@@ -32,6 +33,25 @@ Characters readable_characters(const CharsetSpec& charset) {
         found.emplace_back(id, code_points(charset.tokens[static_cast<std::size_t>(id)]).front());
     }
     return found;
+}
+
+std::map<char32_t, std::int32_t> known_characters(const CharsetSpec& charset) {
+    std::map<char32_t, std::int32_t> known;
+    for (const auto& [id, character] : readable_characters(charset)) known[character] = id;
+    return known;
+}
+
+Ids spell(const std::string& text, const std::map<char32_t, std::int32_t>& known) {
+    Ids ids;
+    const auto letters = characters(text);
+    for (const auto& letter : letters) {
+        const auto found = known.find(code_points(letter).front());
+        if (found == known.end()) {
+            throw ConstraintError("'" + text + "' holds '" + letter + "', which this model does not read");
+        }
+        ids.push_back(found->second);
+    }
+    return ids;
 }
 
 Automaton::Automaton(const Constraint& constraint, const ModelSpec& spec)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <string>
 #include <utility>
@@ -20,6 +21,12 @@ inline constexpr float forbidden = -1e9F;  // in a mask, see Allowed
 
 // Those that a model can write.
 Characters readable_characters(const CharsetSpec& charset);
+
+// The ids of a text. Throws ConstraintError: a character that the model cannot write.
+Ids spell(const std::string& text, const std::map<char32_t, std::int32_t>& known);
+
+// What `spell` needs to know.
+std::map<char32_t, std::int32_t> known_characters(const CharsetSpec& charset);
 
 // A constraint for one model.
 class Automaton {

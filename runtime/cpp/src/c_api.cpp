@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <new>
 
 #include "robustscanner.h"
@@ -17,6 +18,24 @@ struct robustscanner_recognizer {
 
 struct robustscanner_readings {
     std::vector<robustscanner::Outcome> outcomes;
+};
+
+struct robustscanner_letters {
+    explicit robustscanner_letters(std::vector<robustscanner::Letter> found) : owned(std::move(found)) {
+        for (const auto& letter : owned) {
+            const auto place = letter.place.value_or(robustscanner::Letter::Place());
+            robustscanner_letter one = {letter.text.c_str(),      letter.probability, {},           {},
+                                        letter.place.has_value(), place.left,         place.centre, place.right};
+            for (std::size_t index = 0; index < letter.others.size(); ++index) {
+                one.others[index] = letter.others[index].text.c_str();
+                one.other_probabilities[index] = letter.others[index].probability;
+            }
+            letters.push_back(one);
+        }
+    }
+
+    std::vector<robustscanner::Letter> owned;
+    std::vector<robustscanner_letter> letters;
 };
 
 namespace robustscanner {
@@ -46,6 +65,8 @@ robustscanner_status guarded(Action action) noexcept {
         return ROBUSTSCANNER_OK;
     } catch (const ArgumentError& error) {
         return failed(ROBUSTSCANNER_BAD_ARGUMENT, error.what());
+    } catch (const ImageError& error) {
+        return failed(ROBUSTSCANNER_BAD_PICTURE, error.what());
     } catch (const Error& error) {
         return failed(ROBUSTSCANNER_BAD_ENGINE, error.what());
     } catch (const std::bad_alloc&) {
@@ -94,6 +115,12 @@ Constraint constraint_of(const robustscanner_options& options) {
     return constraint;
 }
 
+template <typename Item>
+const Item& given(const Item* item) {
+    need(item, "picture is null; give one");
+    return *item;
+}
+
 Source source(const char* path) {
     need(path, "a path is null; give one for every picture");
     return std::string(path);
@@ -124,6 +151,17 @@ robustscanner_status read(const robustscanner_recognizer* recognizer, const Item
         recognizer->recognizer.read_each(
             sources, [&](std::size_t, Outcome outcome) { found->outcomes.push_back(std::move(outcome)); });
         *readings = found.release();
+    });
+}
+
+robustscanner_status find_letters(const robustscanner_recognizer* recognizer, const std::function<Source()>& picture,
+                                  const char* text, robustscanner_letters** letters) noexcept {
+    return guarded([&] {
+        need(letters, "letters is null; give a place for them");
+        *letters = nullptr;
+        need(recognizer, "recognizer is null; open one first");
+        need(text, "text is null; give what the picture says");
+        *letters = std::make_unique<robustscanner_letters>(recognizer->recognizer.letters(picture(), text)).release();
     });
 }
 
@@ -193,6 +231,38 @@ const char* robustscanner_problem(const robustscanner_readings* readings, size_t
 
 void robustscanner_free(robustscanner_readings* readings) {
     const std::unique_ptr<robustscanner_readings> owned(readings);
+}
+
+robustscanner_status robustscanner_letters_in_file(const robustscanner_recognizer* recognizer, const char* path,
+                                                   const char* text, robustscanner_letters** letters) {
+    return find_letters(
+        recognizer, [&] { return source(path); }, text, letters);
+}
+
+robustscanner_status robustscanner_letters_in_encoded(const robustscanner_recognizer* recognizer,
+                                                      const robustscanner_file* file, const char* text,
+                                                      robustscanner_letters** letters) {
+    return find_letters(
+        recognizer, [&] { return source(given(file)); }, text, letters);
+}
+
+robustscanner_status robustscanner_letters_in_picture(const robustscanner_recognizer* recognizer,
+                                                      const robustscanner_picture* picture, const char* text,
+                                                      robustscanner_letters** letters) {
+    return find_letters(
+        recognizer, [&] { return source(given(picture)); }, text, letters);
+}
+
+size_t robustscanner_letter_count(const robustscanner_letters* letters) {
+    return letters ? letters->letters.size() : 0;
+}
+
+const robustscanner_letter* robustscanner_letter_at(const robustscanner_letters* letters, size_t index) {
+    return index < robustscanner_letter_count(letters) ? &letters->letters[index] : nullptr;
+}
+
+void robustscanner_free_letters(robustscanner_letters* letters) {
+    const std::unique_ptr<robustscanner_letters> owned(letters);
 }
 
 const char* robustscanner_error(void) { return latest_error.c_str(); }

@@ -1,12 +1,10 @@
 #include "lexicon.hpp"
 
 #include <algorithm>
-#include <map>
 #include <numeric>
 #include <set>
 
 #include "automaton.hpp"
-#include "pattern.hpp"
 #include "robustscanner/errors.hpp"
 
 namespace robustscanner {
@@ -25,18 +23,10 @@ Lexicon::Lexicon(const std::vector<std::string>& words, const ModelSpec& spec)
     if (listed.empty() || listed.size() > most_words) {
         throw ConstraintError(std::to_string(listed.size()) + " words; give from 1 to 100,000");
     }
-    std::map<char32_t, std::int32_t> known;
-    for (const auto& [id, character] : readable_characters(spec.charset)) known[character] = id;
-    std::vector<std::vector<std::int32_t>> encoded;
+    const auto known = known_characters(spec.charset);
+    std::vector<Ids> encoded;
     for (const auto& word : listed) {
-        encoded.emplace_back();
-        for (const auto character : code_points(word)) {
-            const auto found = known.find(character);
-            if (found == known.end()) {
-                throw ConstraintError("'" + word + "' holds a character that this model does not read");
-            }
-            encoded.back().push_back(found->second);
-        }
+        encoded.push_back(spell(word, known));
         if (encoded.back().size() >= steps_) {
             throw ConstraintError("'" + word + "' is longer than the " + std::to_string(steps_ - 1) +
                                   " characters of this model");

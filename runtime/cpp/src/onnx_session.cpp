@@ -17,6 +17,8 @@ namespace {
 
 constexpr const char* spec_key = "robustscanner.spec";
 constexpr const char* history_key = "robustscanner.history";
+// Outputs that only letters need: logits of every step, and what CTC sees. Older exports lack them.
+constexpr const char *step_logits = "step_logits", *ctc_columns = "ctc_following";
 constexpr const char* export_again = "export it with convert/export_onnx.py";
 
 using Shape = std::vector<std::string>;  // "N" and "W" stand for free dimensions, "?" for one without a name
@@ -120,7 +122,7 @@ Tensors tensors_of(const Ort::Session& session) {
     }
     for (std::size_t index = 0; index < session.GetOutputCount(); ++index) {
         const std::string name = session.GetOutputNameAllocated(index, memory).get();
-        if (name == "step_logits" || name == "ctc_following") continue;  // what Python knows letters by
+        if (name == step_logits || name == ctc_columns) continue;  // what only letters need
         tensors[name] = tensor_of(session.GetOutputTypeInfo(index));
     }
     return tensors;
@@ -184,6 +186,14 @@ ModelSpec read_spec(const std::string& path, const Ort::Session& session) {
     }
 }
 
+bool has_output(const Ort::Session& session, const std::string& wanted) {
+    Ort::AllocatorWithDefaultOptions memory;
+    for (std::size_t index = 0; index < session.GetOutputCount(); ++index) {
+        if (session.GetOutputNameAllocated(index, memory).get() == wanted) return true;
+    }
+    return false;
+}
+
 bool has_allowed(const Ort::Session& session) {
     Ort::AllocatorWithDefaultOptions memory;
     for (std::size_t index = 0; index < session.GetOverridableInitializerCount(); ++index) {
@@ -240,12 +250,8 @@ class OnnxSession : public Session {
     bool can_constrain() const override { return can_constrain_; }
 
     Result run(const Canvases& canvases, const Allowed& allowed) override {
-        Result result;
-        try {
-            result = run_graph(canvases, allowed);
-        } catch (const Ort::Exception& error) {
-            throw EngineError(path_ + ": " + runtime() + " failed: " + plain(error));
-        }
+        const auto found = run_graph(canvases, allowed, {"tokens", "scores"});
+        Result result = {items_of<std::int32_t>(found[0]), items_of<float>(found[1])};
         try {
             check_result(spec_, canvases.count(), result);
         } catch (const EngineError& error) {
@@ -254,10 +260,22 @@ class OnnxSession : public Session {
         return result;
     }
 
+    Trace trace(const Canvases& canvas, const Allowed& allowed) override {
+        if (!has_output(session_, step_logits)) {
+            throw ConstraintError(path_ +
+                                  ": older than letters; export the model again with convert/export_onnx.py, or build "
+                                  "the engine again with convert/build_engine.py");
+        }
+        std::vector<const char*> outputs = {step_logits};
+        if (has_output(session_, ctc_columns)) outputs.push_back(ctc_columns);
+        const auto found = run_graph(canvas, allowed, outputs);
+        return {items_of<float>(found[0]), found.size() > 1 ? items_of<float>(found[1]) : std::vector<float>()};
+    }
+
    private:
-    Result run_graph(const Canvases& canvases, const Allowed& allowed) {
+    std::vector<Ort::Value> run_graph(const Canvases& canvases, const Allowed& allowed,
+                                      const std::vector<const char*>& outputs) {
         constexpr std::array<const char*, 3> inputs = {"images", "valid_width", "allowed"};
-        constexpr std::array<const char*, 2> outputs = {"tokens", "scores"};
         const auto count = static_cast<std::int64_t>(canvases.count());
         const std::array<std::int64_t, 4> images = {count, spec_.input.height_px, canvases.width_px, 3};
         const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
@@ -272,8 +290,11 @@ class OnnxSession : public Session {
             allowed.empty() ? Ort::Value(nullptr)
                             : Ort::Value::CreateTensor(memory, choice, allowed.size(), steps.data(), 2)};
         const std::size_t given = allowed.empty() ? 2 : 3;
-        const auto found = session_.Run({}, inputs.data(), values.data(), given, outputs.data(), 2);
-        return {items_of<std::int32_t>(found[0]), items_of<float>(found[1])};
+        try {
+            return session_.Run({}, inputs.data(), values.data(), given, outputs.data(), outputs.size());
+        } catch (const Ort::Exception& error) {
+            throw EngineError(path_ + ": " + runtime() + " failed: " + plain(error));
+        }
     }
 
     std::string path_;

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "automaton.hpp"
+#include "letters.hpp"
 #include "lexicon.hpp"
 
 namespace robustscanner {
@@ -34,12 +35,14 @@ std::size_t smaller(int batch_size, std::optional<int> limit) {
     return static_cast<std::size_t>(std::min(batch_size, limit.value_or(batch_size)));
 }
 
-int draw(const Source& image, std::uint8_t* canvas, const InputSpec& spec) {
-    if (const auto* pixels = std::get_if<ImageView>(&image)) return draw_canvas(*pixels, canvas, spec);
-    if (const auto* file = std::get_if<EncodedImage>(&image)) {
-        return draw_canvas(decode_image(file->data, file->size_bytes).view(), canvas, spec);
-    }
-    return draw_canvas(load_image(std::get<std::string>(image)).view(), canvas, spec);
+// Draws a picture on a canvas; its valid width, and the picture's own width.
+std::pair<int, int> draw(const Source& image, std::uint8_t* canvas, const InputSpec& spec) {
+    Image decoded;
+    const auto* pixels = std::get_if<ImageView>(&image);
+    if (const auto* file = std::get_if<EncodedImage>(&image)) decoded = decode_image(file->data, file->size_bytes);
+    if (const auto* path = std::get_if<std::string>(&image)) decoded = load_image(*path);
+    const auto view = pixels ? *pixels : decoded.view();
+    return {draw_canvas(view, canvas, spec), view.width};
 }
 
 }  // namespace
@@ -81,6 +84,17 @@ void Recognizer::read_each(const std::vector<Source>& images, const std::functio
     }
 }
 
+std::vector<Letter> Recognizer::letters(const Source& image, const std::string& text) const {
+    if (text.empty()) return {};
+    const auto& input = spec().input;
+    const auto ids = spelled(text, spec());
+    Canvases canvas{input.width_px, std::vector<std::uint8_t>(canvas_bytes(input)), {}};
+    const auto [valid_px, picture_px] = draw(image, canvas.pixels.data(), input);
+    canvas.valid_width.push_back(valid_px);
+    const auto trace = session_->trace(cut(canvas, {0}, input.canvas_width(valid_px), input), forced(ids, spec()));
+    return describe(ids, trace, spec(), picture_px, valid_px);
+}
+
 std::shared_ptr<const Expectation> Recognizer::expectation(const Constraint& constraint) const {
     if (constraint.empty()) return expected_;
     if (!session_->can_constrain()) {
@@ -100,7 +114,7 @@ std::vector<Outcome> Recognizer::read_chunk(const Source* images, std::size_t co
     for (std::size_t index = 0; index < count; ++index) {
         try {
             auto* canvas = &canvases.pixels[good.size() * canvas_bytes(input)];
-            canvases.valid_width.push_back(draw(images[index], canvas, input));
+            canvases.valid_width.push_back(draw(images[index], canvas, input).first);
             good.push_back(index);
         } catch (const ImageError& error) {
             outcomes[index] = error;

@@ -44,6 +44,10 @@ void SessionOptions::check() const {
     }
 }
 
+Trace Session::trace(const Canvases&, const Allowed&) {
+    throw ConstraintError("only engines built with --backend onnxruntime, and ONNX files, know their letters");
+}
+
 void check_result(const ModelSpec& spec, std::size_t count, const Result& result) {
     const auto steps = static_cast<std::size_t>(spec.network.max_length);
     if (result.tokens.size() != count * steps || result.scores.size() != count * steps) {

@@ -17,6 +17,7 @@
 #include "robustscanner/constraint.hpp"
 #include "robustscanner/engine.hpp"
 #include "robustscanner/errors.hpp"
+#include "robustscanner/letters.hpp"
 #include "robustscanner/preprocess.hpp"
 
 namespace robustscanner {
@@ -61,6 +62,11 @@ class ROBUSTSCANNER_EXPORT Recognizer {
     // one decoded picture and one batch of canvases. `take` is given each index, in order. Throws EngineError.
     void read_each(const std::vector<Source>& images, const std::function<void(std::size_t, Outcome)>& take,
                    const Constraint& constraint = {}) const;
+
+    // Where each letter of a text stands in a picture, how likely it is, and what else it might be. Takes another run
+    // of the engine, in which the text is fixed: a reading's own, or any other. Throws ImageError; ConstraintError: the
+    // model cannot write the text, or the engine is not one for letters; EngineError.
+    std::vector<Letter> letters(const Source& image, const std::string& text) const;
 
    private:
     std::shared_ptr<const Expectation> expectation(const Constraint& constraint) const;

@@ -46,6 +46,12 @@ struct Result {
     std::vector<float> scores;
 };
 
+// What a run over one picture came by.
+struct Trace {
+    std::vector<float> logits;   // (steps that ran, classes)
+    std::vector<float> columns;  // (U, classes): what CTC sees in each column; empty where there is no CTC
+};
+
 // An opened engine. Any number of threads may run it at once.
 class ROBUSTSCANNER_EXPORT Session {
    public:
@@ -70,6 +76,9 @@ class ROBUSTSCANNER_EXPORT Session {
     // Reads canvases, at least one, of a width that the spec has. Scores are among all tokens, not only the allowed
     // ones. Throws EngineError: the run failed, or the result is no probability.
     virtual Result run(const Canvases& canvases, const Allowed& allowed) = 0;
+
+    // What such a run over one canvas comes by. Throws ConstraintError: the engine does not say; EngineError.
+    virtual Trace trace(const Canvases& canvas, const Allowed& allowed);
 };
 
 // Checks what came out of a run of `count` pictures against the model's spec.
