@@ -32,10 +32,24 @@ class Letter:
     # product of all letters' and the end's.
     probability: float
     others: tuple[tuple[str, float], ...]  # the two next most likely; of what is left, what the model gives them
-    # None where the model has no CTC, or sees too few columns for the letters. One ends half-way to the next one's centre.
+    # None: the model has no CTC, or sees too few columns for the letters. One ends half-way to the next one's centre.
     left: float | None
     centre: float | None
     right: float | None
+
+
+def as_json(letter: Letter, quad: Sequence[Sequence[float]] | None = None) -> dict[str, object]:
+    """For programs; `quad`: where it stands in a photo, instead of its place within the word's own picture."""
+    places = {"left": letter.left, "centre": letter.centre, "right": letter.right}
+    if quad is not None:
+        places = {}
+    return {
+        "text": letter.text,
+        "probability": round(letter.probability, 4),
+        "others": [[text, round(probability, 4)] for text, probability in letter.others],
+        **{name: round(px, 1) for name, px in places.items() if px is not None},
+        **({} if quad is None else {"quad": [[round(x, 1), round(y, 1)] for x, y in quad]}),
+    }
 
 
 def forced(text: str, spec: ModelSpec) -> tuple[list[int], Allowed]:

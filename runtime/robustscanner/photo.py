@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,28 @@ import numpy as np
 import numpy.typing as npt
 
 from robustscanner.errors import ImageError, MissingPackageError
+from robustscanner.letters import Letter, as_json
 from robustscanner.preprocess import Image, cv2
 from robustscanner.recognizer import Reading, Recognizer
+from robustscanner.regions import cut, part
 from robustscanner.sheet import LOW_SCORE
+from robustscanner.spec import InputSpec
 
 _GREEN, _RED = (0, 140, 60), (200, 24, 24)  # RGB
 
 Quad = npt.NDArray[np.float64]  # (4, 2): points (x, y), clockwise from where the word begins at its top
+
+
+@dataclass(frozen=True)
+class PhotoLetter:
+    """A letter and where it stands; None where the model does not say."""
+
+    letter: Letter
+    quad: Quad | None
+
+    def as_json(self) -> dict[str, object]:
+        """For programs."""
+        return as_json(self.letter, None if self.quad is None else self.quad.tolist())
 
 
 @dataclass(frozen=True)
@@ -25,6 +41,7 @@ class PhotoWord:
 
     quad: Quad
     reading: Reading
+    letters: tuple[PhotoLetter, ...] | None = None  # None: nobody asked for them
 
 
 def load_quads(path: Path) -> list[Quad]:
@@ -39,9 +56,14 @@ def load_quads(path: Path) -> list[Quad]:
         raise ImageError(f"{path}: {error.strerror or error}; check the path") from None
     except (ValueError, RecursionError):
         raise ImageError(f"{path}: not JSON; give a list of [x, y, width, height] or of four points [x, y]") from None
+    return quads_of(regions, str(path))
+
+
+def quads_of(regions: object, name: str) -> list[Quad]:
+    """Likewise, of a list from anywhere; errors begin with its name."""
     if not isinstance(regions, list):
-        raise ImageError(f"{path}: not a list; give one of [x, y, width, height] or of four points [x, y]")
-    return [_quad(region, f"{path}: region {number}") for number, region in enumerate(regions)]
+        raise ImageError(f"{name}: not a list; give one of [x, y, width, height] or of four points [x, y]")
+    return [_quad(region, f"{name}: region {number}") for number, region in enumerate(regions)]
 
 
 def detect_quads(picture: Image) -> list[Quad]:
@@ -65,20 +87,52 @@ def _as_read(quad: Quad) -> Quad:
     return np.roll(quad, -1, 0) if down >= 1.5 * across else quad
 
 
-def read_photo(recognizer: Recognizer, picture: Image, quads: Sequence[Quad]) -> list[PhotoWord]:
-    """Reads the words of a photo, uint8 RGB [H, W, 3], in the order of `quads`.
+def read_photo(
+    recognizer: Recognizer, picture: Image, quads: Sequence[Quad], *, letters: bool = False
+) -> list[PhotoWord]:
+    """Reads the words of a photo, uint8 RGB [H, W, 3], in the order of `quads`; `letters`: and finds their letters.
 
     Raises:
         ImageError: a quadrilateral without area, or far outside the photo.
+        ConstraintError: the engine is not one for letters.
     """
     if not quads:
         return []
+    check_within(picture, quads)
+    readings = recognizer.read_regions(picture, list(quads))
+    find = partial(find_letters, recognizer, picture) if letters else lambda quad, text: None
+    return [PhotoWord(q, reading, find(q, reading.text)) for q, reading in zip(quads, readings, strict=True)]
+
+
+def check_within(picture: Image, quads: Sequence[Quad]) -> None:
+    """Raises ImageError for a quadrilateral that is far outside the photo: its crop could fill the memory."""
     longest = max(picture.shape[:2])
     for number, quad in enumerate(quads):
         if quad.min() < -longest or (quad.max(0) > (picture.shape[1] + longest, picture.shape[0] + longest)).any():
             raise ImageError(f"region {number} is not within the photo; give pixels of the photo as it is shown")
-    readings = recognizer.read_regions(picture, list(quads))
-    return [PhotoWord(quad, reading) for quad, reading in zip(quads, readings, strict=True)]
+
+
+def find_letters(recognizer: Recognizer, picture: Image, region: Any, text: str) -> tuple[PhotoLetter, ...]:
+    """The letters of a word of a photo; `region` as `Recognizer.read_regions` takes them.
+
+    Raises:
+        ImageError: a region without area.
+        ConstraintError: the engine is not one for letters, or the model cannot write the text.
+    """
+    spec = recognizer.spec.input
+    (crop,) = cut(picture, [region], spec)
+    return place_letters(picture, region, recognizer.letters(crop, text), spec)
+
+
+def place_letters(picture: Image, region: Any, letters: Sequence[Letter], spec: InputSpec) -> tuple[PhotoLetter, ...]:
+    """Letters that were found in a region's crop, where they stand in the photo."""
+
+    def quad(letter: Letter) -> Quad | None:
+        if letter.left is None or letter.right is None:
+            return None
+        return part(picture, region, letter.left, letter.right, spec)
+
+    return tuple(PhotoLetter(letter, quad(letter)) for letter in letters)
 
 
 def draw_photo(picture: Image, words: Sequence[PhotoWord]) -> Image:
@@ -89,6 +143,10 @@ def draw_photo(picture: Image, words: Sequence[PhotoWord]) -> Image:
         colour = _RED if word.reading.score < LOW_SCORE else _GREEN
         points = np.rint(word.quad).astype(np.int32)
         cv2.polylines(drawn, [points], True, colour, max(1, round(2 * size)), cv2.LINE_AA)
+        for letter in word.letters or ():
+            if letter.quad is not None:  # its end
+                ends = np.rint(letter.quad[1:3]).astype(int).tolist()
+                cv2.line(drawn, ends[0], ends[1], colour, 1, cv2.LINE_AA)
         text = word.reading.text.encode("ascii", "replace").decode()  # OpenCV's font has no other letters
         left, top = int(points[:, 0].min()), max(int(points[:, 1].min()) - 3, round(24 * size))
         cv2.putText(

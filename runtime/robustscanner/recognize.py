@@ -28,7 +28,6 @@ from robustscanner.program import (
 )
 
 if TYPE_CHECKING:
-    from robustscanner.letters import Letter
     from robustscanner.preprocess import Image
     from robustscanner.recognizer import Reading, Recognizer
     from robustscanner.sheet import Cell
@@ -49,13 +48,14 @@ exit status: 0 all pictures were read, 1 an error, or some could not be read, 2 
 """
 
 Quad = list[list[float]]  # four points of a word of a photo
+JsonLetters = list[dict[str, object]]  # see `letters.as_json`
 
 
 class Write(Protocol):
     """Writes one reading; its letters, and the quadrilateral where the word stands in a photo, where they are known."""
 
     def __call__(
-        self, path: str, reading: "Reading", letters: "Sequence[Letter] | None" = None, quad: Quad | None = None
+        self, path: str, reading: "Reading", letters: JsonLetters | None = None, quad: Quad | None = None
     ) -> None: ...
 
 
@@ -168,8 +168,6 @@ def _contradiction(options: argparse.Namespace) -> str | None:
         return "the following arguments are required: IMAGE"
     if options.words and any(given is not None for given in (options.characters, options.pattern, options.length)):
         return "--words goes without --characters, --pattern and --length"
-    if options.letters and (options.boxes or options.detect):
-        return "--letters is for pictures of one word: it goes without --boxes and --detect"
     if options.letters and options.write is _write_tsv and not options.sheet:
         return "--letters needs --json, --csv or --sheet to show them in"
     if options.output and options.output == options.sheet:
@@ -237,11 +235,12 @@ def _recognize_photo(paths: list[str], options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         stream = stack.enter_context(_output(options))
         recognizer = stack.enter_context(_open_recognizer(options))
-        words = read_photo(recognizer, picture, quads)
+        words = read_photo(recognizer, picture, quads, letters=options.letters)
         sure = [word for word in words if word.reading.score >= options.min_score]
-        write = options.write(stream, letters=False)
+        write = options.write(stream, letters=options.letters)
         for word in sure:
-            write(paths[0], word.reading, quad=word.quad.tolist())
+            letters = None if word.letters is None else [letter.as_json() for letter in word.letters]
+            write(paths[0], word.reading, letters, word.quad.tolist())
         if options.sheet:
             _save_picture(draw_photo(picture, sure), options)
     _report_unsure(len(words) - len(sure), len(words), options)
@@ -308,6 +307,7 @@ class _Work:
 
 def _read_all(recognizer: "Recognizer", paths: list[str], write: "Write", options: argparse.Namespace) -> _Work:
     """Reads, writes and reports."""
+    from robustscanner.letters import as_json
     from robustscanner.sheet import Cell
 
     progress = _Progress(len(paths), options)
@@ -325,7 +325,7 @@ def _read_all(recognizer: "Recognizer", paths: list[str], write: "Write", option
                 elif result.score < options.min_score:
                     work.unsure += 1
                 else:
-                    write(str(path), result, letters)
+                    write(str(path), result, None if letters is None else list(map(as_json, letters)))
                 if options.sheet:
                     work.cells.append(Cell(str(path), result, letters or ()))
                 work.done += 1
@@ -380,9 +380,7 @@ def _write_tsv(stream: TextIO, *, letters: bool) -> "Write":
 
 
 def _write_json(stream: TextIO, *, letters: bool) -> "Write":
-    def write(
-        path: str, reading: "Reading", letters: "Sequence[Letter] | None" = None, quad: Quad | None = None
-    ) -> None:
+    def write(path: str, reading: "Reading", letters: JsonLetters | None = None, quad: Quad | None = None) -> None:
         record: dict[str, object] = {
             "path": path,
             "text": reading.text,
@@ -390,7 +388,7 @@ def _write_json(stream: TextIO, *, letters: bool) -> "Write":
             **_beside(reading),
         }
         if letters is not None:
-            record["letters"] = [_letter(letter) for letter in letters]
+            record["letters"] = letters
         if quad is not None:
             record["quad"] = quad
         print(json.dumps(record, ensure_ascii=False), file=stream)
@@ -408,25 +406,15 @@ def _beside(reading: "Reading") -> dict[str, object]:
     return {"others": round(reading.others, 4), "free": free.text, "free_score": round(free.score, 4)}
 
 
-def _letter(letter: "Letter") -> dict[str, object]:
-    places = {"left": letter.left, "centre": letter.centre, "right": letter.right}
-    return {
-        "text": letter.text,
-        "probability": round(letter.probability, 4),
-        "others": [[text, round(probability, 4)] for text, probability in letter.others],
-        **{name: round(px, 1) for name, px in places.items() if px is not None},
-    }
-
-
 def _write_csv(stream: TextIO, *, letters: bool) -> "Write":
     """Letters have a column of their own, as JSON."""
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["path", "text", "score", *(["letters"] if letters else [])])
 
-    def write(path: str, reading: "Reading", letters: "Sequence[Letter] | None" = None, quad: object = None) -> None:
+    def write(path: str, reading: "Reading", letters: JsonLetters | None = None, quad: object = None) -> None:
         row = [path, reading.text, f"{reading.score:.4f}"]
         if letters is not None:
-            row.append(json.dumps([_letter(letter) for letter in letters], ensure_ascii=False))
+            row.append(json.dumps(letters, ensure_ascii=False))
         writer.writerow(row)
 
     return write

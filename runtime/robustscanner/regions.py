@@ -68,6 +68,23 @@ def cut(picture: Image, regions: Sequence[Any], spec: InputSpec) -> list[Image]:
     return crops
 
 
+def part(picture: Image, region: Any, left: float, right: float, spec: InputSpec) -> npt.NDArray[np.float64]:
+    """The four points in the picture of a part of a region.
+
+    Args:
+        picture: see `cut`.
+        region: see `describe`.
+        left: where the part begins in the picture that `cut` makes of the region, in pixels.
+        right: where it ends.
+        spec: of the model.
+    """
+    (word,) = describe([region], picture.shape[0], picture.shape[1], spec)
+    top, bottom, right = 0, int(word["height"]) - 1, max(left, right - 1)  # centres of the pixels at the corners
+    corners = np.array([(left, top, 1), (right, top, 1), (right, bottom, 1), (left, bottom, 1)], np.float64)
+    points = corners @ word["matrix"].reshape(3, 3).T
+    return np.asarray(points[:, :2] / points[:, 2:])
+
+
 def _sides(points: npt.NDArray[np.float64]) -> tuple[int, int]:
     """Width and height in pixels of the rectangle that a quadrilateral becomes: its longer sides."""
     lengths = np.linalg.norm(points - np.roll(points, -1, 0), axis=1)  # top, right, bottom, left

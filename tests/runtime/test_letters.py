@@ -185,7 +185,7 @@ def test_program_draws_them(picture: str, tmp_path: Path) -> None:
     assert len(changed) > 50  # columns: most of the word's
 
 
-@pytest.mark.parametrize("arguments", [["--letters"], ["--letters", "--json", "--detect"]])
+@pytest.mark.parametrize("arguments", [["--letters"], ["--letters", "--detect"]])
 def test_program_says_what_they_need(arguments: list[str], picture: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([*arguments, picture])

@@ -1,5 +1,6 @@
 """`recognize --boxes`: the words of a photo, as a user reads them."""
 
+import csv
 import json
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from fake_model import encode, picture_of
 from robustscanner.errors import MissingPackageError
 from robustscanner.photo import detect_quads
 from robustscanner.preprocess import load_image
+from robustscanner.recognize import main
 
 Program = Callable[..., CompletedProcess[str]]
 
@@ -84,6 +86,39 @@ def test_boxes_are_of_one_photo(recognize: Program) -> None:
     result = recognize("photo.png", "photo.png", "--boxes", "boxes.json")
     assert (result.returncode, result.stdout) == (1, "")
     assert "one photo" in result.stderr
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_letters_stand_where_they_are_in_the_photo(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A word that is turned by 90 degrees, and again upright."""
+    word = np.full((60, 190, 3), 235, np.uint8)
+    cv2.putText(word, "EXIT", (12, 46), cv2.FONT_HERSHEY_DUPLEX, 1.8, (30, 20, 20), 3, cv2.LINE_AA)
+    photo = np.full((400, 400, 3), 120, np.uint8)
+    photo[20:80, 100:290], photo[150:340, 40:100] = word, np.rot90(word, -1)
+    quads = [[100, 20, 190, 60], [[99, 150], [99, 339], [40, 339], [40, 150]]]
+    place, boxes = tmp_path / "photo.png", tmp_path / "boxes.json"
+    place.write_bytes(encode(photo, ".png"))
+    boxes.write_text(json.dumps(quads))
+    assert main([str(place), "--boxes", str(boxes), "--letters", form, "--sheet", str(tmp_path / "out.png")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = (
+        [json.loads(line)["letters"] for line in lines]
+        if form == "--json"
+        else [json.loads(row[3]) for row in list(csv.reader(lines))[1:]]
+    )
+    upright, turned = rows
+    assert [letter["text"] for letter in upright] == [letter["text"] for letter in turned] == list("EXIT")
+    assert set(upright[0]) == {"text", "probability", "others", "quad"}
+    middles = np.array([np.mean(letter["quad"], 0) for letter in upright])  # (4, 2)
+    assert middles[:, 1] == pytest.approx([49.5] * 4, abs=0.2)
+    assert (np.diff(middles[:, 0]) > 20).all()
+    assert 100 <= middles[0, 0] <= middles[-1, 0] <= 290
+    # Turned with the clock: x of the word runs down from 150, y to the left from 99.
+    back = np.array([np.mean(letter["quad"], 0) for letter in turned])
+    assert back[:, 1] - 150 == pytest.approx(middles[:, 0] - 100, abs=3)
+    assert back[:, 0] == pytest.approx([69.5] * 4, abs=0.5)
 
 
 def test_detector_finds_words_in_reading_order() -> None:

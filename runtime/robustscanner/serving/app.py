@@ -19,10 +19,16 @@ from pydantic import BaseModel
 
 from robustscanner import __version__
 from robustscanner.errors import ConstraintError, EngineError, ImageError
+from robustscanner.letters import as_json
+from robustscanner.photo import Quad, check_within, place_letters
+from robustscanner.picture import Picture, pixels_of
+from robustscanner.preprocess import MAX_PIXELS, Image
 from robustscanner.recognizer import Reading, Recognizer
-from robustscanner.serving.batcher import Batcher, BatchOptions, Closed, QueueFull
+from robustscanner.regions import cut
+from robustscanner.serving.batcher import Batcher, BatchOptions, Closed, QueueFull, Spelled
 from robustscanner.serving.metrics import Metrics
 from robustscanner.serving.pictures import BadRequest, Limits, Pictures, read_request
+from robustscanner.spec import InputSpec
 
 
 def _json_body() -> dict[str, Any]:
@@ -45,8 +51,26 @@ _BODIES = {
 }
 _QUERY = [
     {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "example": example}
-    for name, example in (("characters", "0-9A-Z"), ("pattern", "[A-Z]{2}[0-9]{2}[A-Z]{3}"), ("length", "5-8"))
+    for name, example in (
+        ("characters", "0-9A-Z"),
+        ("pattern", "[A-Z]{2}[0-9]{2}[A-Z]{3}"),
+        ("length", "5-8"),
+        ("letters", "1"),
+        ("boxes", "[[0, 0, 1, 1]]"),
+    )
 ]
+
+
+class LetterAnswer(BaseModel):
+    """One letter: its place in pixels of its picture; where the request named boxes, in four points of the photo."""
+
+    text: str
+    probability: float
+    others: list[tuple[str, float]]
+    left: float | None = None
+    centre: float | None = None
+    right: float | None = None
+    quad: list[tuple[float, float]] | None = None
 
 
 class Answer(BaseModel):
@@ -54,6 +78,7 @@ class Answer(BaseModel):
 
     text: str | None = None
     score: float | None = None
+    letters: list[LetterAnswer] | None = None
     error: str | None = None
 
 
@@ -119,14 +144,21 @@ class Server:
         return app
 
     async def _read(self, request: Request) -> Answers:
-        pictures, constraint = await read_request(request, self.limits)
+        asked = await read_request(request, self.limits)
+        constraint, spec = asked.wanted.constraint(), self.batcher.spec
         if constraint is not None:  # while nothing is queued yet
-            await run_in_threadpool(constraint.automaton, self.batcher.spec)
-        results = await self._results(self.batcher.submit(pictures, constraint))
+            await run_in_threadpool(constraint.automaton, spec)
+        photo: Image | None = None
+        pictures: Sequence[Picture] = asked.pictures
+        if asked.boxes is not None:
+            photo, pictures = await run_in_threadpool(_crops, asked.pictures[0], asked.boxes, spec.input)
+        results = await self._results(self.batcher.submit(pictures, constraint, letters=asked.letters))
         self.metrics.bad_pictures.inc(sum(isinstance(result, ImageError) for result in results))
         if len(results) == 1 and isinstance(results[0], ImageError):
             raise BadRequest(422, str(results[0]))
-        return Answers(readings=[_answer(result) for result in results])
+        boxes: Sequence[Quad | None] = asked.boxes or [None] * len(results)
+        pairs = zip(results, boxes, strict=True)
+        return Answers(readings=[_answer(result, photo, box, spec.input) for result, box in pairs])
 
     async def _results(self, futures: "Sequence[Future[Any]]") -> list[Reading | ImageError]:
         waiting = asyncio.gather(*map(asyncio.wrap_future, futures))
@@ -160,16 +192,34 @@ class Server:
 _PROBLEMS = {
     401: "no token, or a wrong one",
     413: "too large",
-    422: "not a picture, or a constraint that says nothing sensible",
+    422: "not a picture, a constraint that says nothing sensible, or letters of an engine that knows none",
     429: "too many pictures wait; Retry-After says when to ask again",
     503: "stopping, or too slow",
 }
 
 
-def _answer(result: Reading | ImageError) -> Answer:
+def _crops(file: bytes, boxes: Sequence[Quad], spec: InputSpec) -> tuple[Image, list[Image]]:
+    """A photo and its words."""
+    try:
+        photo = pixels_of(file)
+        check_within(photo, boxes)
+        pixels = sum(float(np.prod(np.ptp(box, axis=0) + 1)) for box in boxes)
+        if pixels > MAX_PIXELS:
+            raise BadRequest(413, f"boxes of {pixels:.0f} pixels, at most {MAX_PIXELS} are taken; send them in parts")
+        return photo, cut(photo, boxes, spec)
+    except ImageError as error:
+        raise BadRequest(422, str(error)) from None
+
+
+def _answer(result: Reading | ImageError, photo: Image | None, box: Quad | None, spec: InputSpec) -> Answer:
     if isinstance(result, ImageError):
         return Answer(error=str(result))
-    return Answer(text=result.text, score=round(result.score, 4))
+    letters: list[Any] | None = None
+    if isinstance(result, Spelled) and photo is not None:
+        letters = [letter.as_json() for letter in place_letters(photo, box, result.letters, spec)]
+    elif isinstance(result, Spelled):
+        letters = [as_json(letter) for letter in result.letters]
+    return Answer(text=result.text, score=round(result.score, 4), letters=letters)
 
 
 def _bad_request(_: Request, error: BadRequest) -> JSONResponse:

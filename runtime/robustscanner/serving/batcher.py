@@ -11,11 +11,20 @@ from typing import Protocol
 
 from robustscanner.constraint import Constraint
 from robustscanner.errors import ConstraintError, EngineError, ImageError
+from robustscanner.letters import Letter
+from robustscanner.picture import Picture
 from robustscanner.recognizer import Reading, Recognizer
 
 logger = logging.getLogger(__name__)
 
 Result = Reading | ImageError
+
+
+@dataclass(frozen=True)
+class Spelled(Reading):
+    """A reading with its letters, where they were asked for."""
+
+    letters: tuple[Letter, ...]
 
 
 class Observer(Protocol):
@@ -49,8 +58,9 @@ class BatchOptions:
 
 @dataclass
 class _Job:
-    picture: bytes
+    picture: Picture
     constraint: Constraint | None
+    letters: bool
     future: "Future[Result]" = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
 
@@ -85,14 +95,18 @@ class Batcher:
         """Pictures in the queue."""
         return len(self._jobs)
 
-    def submit(self, pictures: Sequence[bytes], constraint: Constraint | None = None) -> "list[Future[Result]]":
+    def submit(
+        self, pictures: Sequence[Picture], constraint: Constraint | None = None, *, letters: bool = False
+    ) -> "list[Future[Result]]":
         """Queues all pictures or none; each future gives a reading, or what is wrong with the picture.
+
+        With `letters`, readings are `Spelled`; futures raise `ConstraintError` where the engine does not know letters.
 
         Raises:
             QueueFull: there is no room for all of them now.
             Closed: the server is stopping.
         """
-        jobs = [_Job(picture, constraint) for picture in pictures]
+        jobs = [_Job(picture, constraint, letters) for picture in pictures]
         with self._changed:
             if self._closed:
                 raise Closed("the server is stopping")
@@ -180,10 +194,19 @@ class Batcher:
         pictures = [job.picture for job in batch]
         readings = recognizer.read_each(pictures, constraint=batch[0].constraint)
         for job, (_, result) in zip(batch, readings, strict=True):
-            _settle(job, result)
+            _settle(job, _spell(recognizer, job, result))
         seconds = time.monotonic() - started
         self._seconds_each += 0.1 * (seconds / len(batch) - self._seconds_each)
         self._observer.ran(waits, seconds)
+
+
+def _spell(recognizer: Recognizer, job: _Job, result: Result) -> Result | ConstraintError:
+    if not job.letters or isinstance(result, ImageError):
+        return result
+    try:
+        return Spelled(result.text, result.score, recognizer.letters(job.picture, result.text))
+    except ConstraintError as error:  # of this job only
+        return error
 
 
 def _settle(job: _Job, result: Result | ConstraintError | EngineError) -> None:

@@ -1,14 +1,18 @@
 """What a request holds: its pictures and its constraint, whichever way they were sent."""
 
 import base64
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect, Request
 
 from robustscanner.constraint import Constraint
+from robustscanner.errors import ImageError
+from robustscanner.photo import Quad, quads_of
 
 
 class BadRequest(Exception):
@@ -51,28 +55,47 @@ class Pictures(BaseModel):
 
     images: list[str] = Field(min_length=1, description="files of pictures in base64", examples=[[_WHITE]])
     constraint: Wanted | None = None
+    letters: bool = Field(default=False, description="where each letter stands, and what else it may be")
+    boxes: list[Any] | None = Field(
+        default=None,
+        description="words of the only picture, a photo: [x, y, width, height], or four points [x, y] clockwise from "
+        "where the word begins at its top; each has a reading of its own",
+        examples=[[[0, 0, 1, 1]]],
+    )
 
 
-async def read_request(request: Request, limits: Limits) -> tuple[list[bytes], Constraint | None]:
-    """Files of pictures, and the constraint.
+@dataclass(frozen=True)
+class Asked:
+    """What a request wants to know."""
+
+    pictures: list[bytes]  # files
+    wanted: Wanted = field(default_factory=Wanted)
+    letters: bool = False
+    boxes: list[Quad] | None = None  # of words, in the only picture
+
+
+async def read_request(request: Request, limits: Limits) -> Asked:
+    """What is asked for.
 
     Raises:
         BadRequest: nothing to read, something else than pictures, or too much.
-        ConstraintError: a constraint that says nothing sensible.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     body = await _body(request, limits)
     if kind == "application/json":
-        pictures, wanted = _from_json(body)
+        asked = _from_json(body)
     elif kind == "multipart/form-data":
-        pictures, wanted = await _from_form(request, body)
+        asked = await _from_form(request, body)
     else:  # one file as it is
-        pictures, wanted = [body], _wanted(request.query_params)
+        asked = _asked([body], request.query_params)
+    pictures, boxes = asked.pictures, asked.boxes
     if not pictures or not all(pictures):
         raise BadRequest(422, "no picture: send a file as the body, as multipart/form-data, or as base64 in JSON")
-    if len(pictures) > limits.pictures:
-        raise BadRequest(413, f"{len(pictures)} pictures, at most {limits.pictures} are taken; send them in parts")
-    return pictures, wanted.constraint()
+    if boxes is not None and len(pictures) != 1:
+        raise BadRequest(422, f"boxes are of one photo, but {len(pictures)} pictures came")
+    if (count := max(len(pictures), len(boxes or ()))) > limits.pictures:
+        raise BadRequest(413, f"{count} pictures or boxes, at most {limits.pictures} are taken; send them in parts")
+    return asked
 
 
 async def _body(request: Request, limits: Limits) -> bytes:
@@ -92,30 +115,51 @@ async def _body(request: Request, limits: Limits) -> bytes:
     return b"".join(parts)
 
 
-def _from_json(body: bytes) -> tuple[list[bytes], Wanted]:
+def _from_json(body: bytes) -> Asked:
     try:
         given = Pictures.model_validate_json(body)
-        return [base64.b64decode(image, validate=True) for image in given.images], given.constraint or Wanted()
+        images = [base64.b64decode(image, validate=True) for image in given.images]
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise BadRequest(422, f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg'].lower()}") from None
     except ValueError:
         raise BadRequest(422, "images: not base64; encode the bytes of each file") from None
+    return Asked(images, given.constraint or Wanted(), given.letters, _boxes(given.boxes))
 
 
-async def _from_form(request: Request, body: bytes) -> tuple[list[bytes], Wanted]:
+async def _from_form(request: Request, body: bytes) -> Asked:
     request._body = body  # Starlette parses what it has read itself
     try:
         async with request.form(max_files=1000, max_fields=100) as form:
             items = form.multi_items()
             files = [await value.read() for _, value in items if isinstance(value, UploadFile)]
-            return files, _wanted({key: value for key, value in items if isinstance(value, str)})
+            return _asked(files, {key: value for key, value in items if isinstance(value, str)})
     except Exception as error:
         if isinstance(error, BadRequest):
             raise
         raise BadRequest(
             422, "not a form that can be parsed; send multipart/form-data with a file in each part"
         ) from None
+
+
+def _asked(pictures: list[bytes], given: Mapping[str, str]) -> Asked:
+    """By the fields of a query or form."""
+    letters, boxes = given.get("letters", "0"), None
+    if letters not in ("0", "1", "true", "false"):
+        raise BadRequest(422, f"letters: {letters!r} is neither 1 nor 0")
+    if "boxes" in given:
+        try:
+            boxes = _boxes(json.loads(given["boxes"]))
+        except (ValueError, RecursionError):
+            raise BadRequest(422, "boxes: not JSON; give a list of [x, y, width, height]") from None
+    return Asked(pictures, _wanted(given), letters in ("1", "true"), boxes)
+
+
+def _boxes(given: object) -> list[Quad] | None:
+    try:
+        return None if given is None else quads_of(given, "boxes")
+    except ImageError as error:
+        raise BadRequest(422, str(error)) from None
 
 
 def _wanted(given: Mapping[str, str]) -> Wanted:

@@ -155,7 +155,9 @@ def test_driver_calls_of_a_word(open_: Open, reference: OnnxSession, integrated:
         calls = gpu.calls - before
     waits = -(-needed // 2)
     blocks = waits + 1
-    copies = {"cuMemcpyDtoDAsync": 1, "cuMemcpyDtoHAsync": 2 * blocks} | ({} if integrated else {"cuMemcpyHtoDAsync": 1})
+    copies = {"cuMemcpyDtoDAsync": 1, "cuMemcpyDtoHAsync": 2 * blocks} | (
+        {} if integrated else {"cuMemcpyHtoDAsync": 1}
+    )
     expected = {"cuGraphLaunch": blocks} if cuda_graphs else {"execute_async_v3": 1 + 2 * blocks, **copies}
     expected |= {"cuEventRecord": blocks, "cuEventSynchronize": waits, "cuCtxPushCurrent": 1, "cuCtxPopCurrent": 1}
     assert {name: count for name, count in calls.items() if " " not in name} == expected

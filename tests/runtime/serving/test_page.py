@@ -10,7 +10,7 @@ import pytest
 
 from robustscanner import Recognizer
 from tests.convert.conftest import TINY
-from tests.runtime.serving.conftest import listening, picture
+from tests.runtime.serving.conftest import EDGE, as_png, listening, picture, sign
 
 CHROMIUM = which("chromium") or which("google-chrome")
 if CHROMIUM is None:
@@ -39,6 +39,12 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     with listening() as (found, _):
+        yield found
+
+
+@pytest.fixture(scope="module")
+def with_letters() -> Iterator[str]:
+    with listening(EDGE) as (found, _):
         yield found
 
 
@@ -72,6 +78,16 @@ def test_pictures_that_are_chosen(page: Any) -> None:
     sync_api.expect(page.locator("#readings .text")).to_have_count(2)
     assert set(page.locator("#readings .text").all_inner_texts()) == {expected(0), expected(1)}
     assert page.locator("#readings meter").first.evaluate("bar => 0 < bar.value && bar.value <= 1")
+
+
+def test_letters_stand_below_the_picture(page: Any, with_letters: str) -> None:
+    page.goto(with_letters)
+    page.locator("#file").set_input_files([{"name": "exit.png", "mimeType": "image/png", "buffer": as_png(sign())}])
+    sync_api.expect(page.locator(".letters span")).to_have_text(list("EXIT"))
+    picture_box, *letters = (box.bounding_box() for box in (page.locator("img"), *page.locator(".letters span").all()))
+    places = [(box["x"] + box["width"] / 2 - picture_box["x"]) / picture_box["width"] * 190 for box in letters]
+    assert places == pytest.approx([29, 65, 92, 117], abs=14)
+    assert page.locator(".letters span").first.get_attribute("title").startswith("E ")
 
 
 @pytest.mark.parametrize("kind", ["paste", "drop"])

@@ -1,6 +1,7 @@
 """The HTTP interface, with the tiny model behind it."""
 
 import base64
+import json
 import re
 import signal
 import socket
@@ -13,15 +14,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from robustscanner import Recognizer, serve
+from robustscanner.letters import as_json
 from robustscanner.serving.app import Server
 from robustscanner.serving.batcher import BatchOptions
 from robustscanner.serving.pictures import Limits
 from tests.convert.conftest import TINY
-from tests.runtime.serving.conftest import listening, picture
+from tests.runtime.serving.conftest import EDGE, as_png, listening, picture, sign
 
 ROOT = Path(__file__).parents[3]
 PNG, FORM = {"Content-Type": "image/png"}, {"Content-Type": "multipart/form-data; boundary=b"}
@@ -73,6 +76,86 @@ def test_constraints_come_along(served: TestClient) -> None:
     assert len(found) == 1
     assert len(text := found.pop()) == 3
     assert text.isdigit()
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Iterator[TestClient]:
+    """`edge`, which knows letters."""
+    with TestClient(Server(lambda: Recognizer(EDGE), limits=Limits(pictures=3)).app()) as found:
+        yield found
+
+
+def test_letters_come_along(shipped: TestClient) -> None:
+    file = as_png(sign())
+    asked = [
+        shipped.post("/v1/read", content=file, params={"letters": "1"}),
+        shipped.post("/v1/read", files={"images": file}, data={"letters": "true"}),
+        shipped.post("/v1/read", json={"images": [base64.b64encode(file).decode()], "letters": True}),
+    ]
+    with Recognizer(EDGE) as recognizer:
+        expected = json.loads(json.dumps([as_json(letter) for letter in recognizer.letters(file, "EXIT")]))
+    for answer in asked:
+        assert answer.json()["readings"][0]["letters"] == expected
+    assert "letters" not in shipped.post("/v1/read", content=file).json()["readings"][0]
+
+
+def test_an_engine_without_letters_says_so(served: TestClient, expected: list[dict]) -> None:
+    """Whoever asks for them is told, and no one else."""
+    with ThreadPoolExecutor() as pool:
+        wanting = pool.submit(served.post, "/v1/read", content=picture(0), params={"letters": "1"})
+        plain = pool.submit(served.post, "/v1/read", content=picture(0))
+    assert (wanting.result().status_code, plain.result().json()) == (422, {"readings": expected[:1]})
+    assert "older than letters" in wanting.result().json()["error"]
+
+
+def test_boxes_of_a_photo(shipped: TestClient) -> None:
+    photo = np.full((400, 400, 3), 120, np.uint8)
+    photo[20:80, 100:290], photo[150:340, 40:100] = sign(), np.rot90(sign(), -1)
+    boxes = [[100, 20, 190, 60], [[99, 150], [99, 339], [40, 339], [40, 150]]]
+    file = as_png(photo)
+    asked = [
+        shipped.post("/v1/read", content=file, params={"letters": "1", "boxes": json.dumps(boxes)}),
+        shipped.post("/v1/read", files={"images": file}, data={"letters": "1", "boxes": json.dumps(boxes)}),
+        shipped.post("/v1/read", json={"images": [base64.b64encode(file).decode()], "letters": True, "boxes": boxes}),
+    ]
+    for answer in asked:
+        upright, turned = answer.json()["readings"]
+        assert upright["text"] == turned["text"] == "EXIT"
+        (left, top), *_ = upright["letters"][0]["quad"]
+        assert (100 <= left < 130, top) == (True, 20)
+        (right, begin), *_ = turned["letters"][0]["quad"]
+        assert (right, 150 <= begin < 180) == (99, True)
+    assert shipped.post("/v1/read", content=file, params={"boxes": "[]"}).json() == {"readings": []}
+
+
+@pytest.mark.parametrize(
+    ("boxes", "status", "message"),
+    [
+        ("[", 422, "not JSON"),
+        ("3", 422, "boxes: not a list"),
+        ("[[1, 2, 3]]", 422, "boxes: region 0 is neither"),
+        ("[[1, 2, 0, 5]]", 422, "is empty"),
+        ("[[0, 0, 900, 900]]", 422, "not within the photo"),
+        ("[[[5, 5], [5, 5], [5, 5], [5, 5]]]", 422, "span no area"),
+        (json.dumps([[0, 0, 9, 9]] * 4), 413, "at most 3"),
+    ],
+)
+def test_boxes_that_make_no_sense(shipped: TestClient, boxes: str, status: int, message: str) -> None:
+    answer = shipped.post("/v1/read", content=as_png(sign()), params={"boxes": boxes})
+    assert answer.status_code == status
+    assert message in answer.json()["error"]
+
+
+def test_boxes_are_of_one_photo(shipped: TestClient) -> None:
+    files = [("images", as_png(sign()))] * 2
+    answer = shipped.post("/v1/read", files=files, data={"boxes": "[[0, 0, 9, 9]]"})
+    assert (answer.status_code, "one photo" in answer.json()["error"]) == (422, True)
+
+
+def test_boxes_that_would_fill_the_memory(shipped: TestClient) -> None:
+    photo = np.zeros((6000, 6000, 3), np.uint8)
+    answer = shipped.post("/v1/read", content=as_png(photo), params={"boxes": json.dumps([[0, 0, 6000, 6000]] * 2)})
+    assert (answer.status_code, "in parts" in answer.json()["error"]) == (413, True)
 
 
 def test_a_bad_picture_does_not_spoil_the_others(served: TestClient, expected: list[dict]) -> None:
