@@ -85,9 +85,6 @@ TEST_F(Bundle, IsHeldAgainstItsManifest) {
     EXPECT_EQ(complaint([](Json& m) { m["backend"] = "x"; }),
               json + "unknown backend \"x\"; known are onnxruntime, tensorrt, tensorrt-rtx: update the kit");
     EXPECT_NE(complaint([](Json& m) { m["backend"] = "tensorrt"; }), "");
-    EXPECT_EQ(complaint([](Json& m) { m["backend"] = "tensorrt", m["model"]["input"]["canvas_step_px"] = 16; }),
-              folder.string() + ": its canvases are as wide as their word, which C++ reads with ONNX Runtime only; " +
-                  "read it from Python, or build it again with build_engine.py --backend onnxruntime");
     EXPECT_EQ(complaint([](Json& m) { m["model"]["name"] = 3; }),
               json + "model: spec: name is 3, which is not of the kind this field takes");
 }

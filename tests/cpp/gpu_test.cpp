@@ -158,8 +158,12 @@ TEST_F(Gpu, EnginesFromBeforeThereWereConstraints) {
     expect_same(*session, pictures(3));
 }
 
-// Texts of `edge`, from crops to words.
-TEST_F(Gpu, ReadsCropsAsOnnxRuntime) {
+// Texts of shipped models, from crops to words; their canvases are as wide as their word.
+class Models : public Gpu, public testing::WithParamInterface<const char*> {};
+
+INSTANTIATE_TEST_SUITE_P(Shipped, Models, testing::Values("edge", "small"));
+
+TEST_P(Models, ReadCropsAsOnnxRuntime) {
     std::vector<Source> crops;
     std::vector<std::string> paths;
     for (const auto& entry : fs::directory_iterator(CALIBRATION_CROPS)) paths.push_back(entry.path().string());
@@ -168,8 +172,8 @@ TEST_F(Gpu, ReadsCropsAsOnnxRuntime) {
     Constraint code;
     code.pattern = "[A-Z]{2,}[0-9]*";
     for (const int batch : {1, 3, 16}) {
-        const Recognizer gpu(engine([](auto&) {}, "edge"), decoding(2, 1), batch);
-        const Recognizer cpu((engines / "edge.onnx").string(), decoding(1, 0), batch);
+        const Recognizer gpu(engine([](auto&) {}, GetParam()), decoding(2, 1), batch);
+        const Recognizer cpu((engines / GetParam()).string() + ".onnx", decoding(1, 0), batch);
         for (const auto& constraint : {Constraint{}, code}) {
             const auto found = gpu.read_batch(crops, constraint), expected = cpu.read_batch(crops, constraint);
             ASSERT_EQ(found.size(), 24u);
@@ -177,6 +181,31 @@ TEST_F(Gpu, ReadsCropsAsOnnxRuntime) {
                 EXPECT_EQ(found[index].text, expected[index].text);
             }
         }
+    }
+}
+
+// A plan for one picture, which refuses more; engines without it read all the same.
+TEST_F(Gpu, OnePictureHasAStepOfItsOwn) {
+    const auto without = [](nlohmann::json& manifest) { manifest["files"].erase("decoder-1.plan"); };
+    for (const auto& path : {engine(), engine(without)}) {
+        const auto session = open_engine(path, decoding(2, 1));
+        for (const std::size_t count : {1, 3, 1, 16}) expect_same(*session, pictures(count));
+    }
+    standin::plug_in();
+    open_engine(engine(), decoding(2, 1));
+    EXPECT_EQ(standin::calls().at("deserializeCudaEngine"), 3);
+}
+
+TEST_P(Models, TakeCanvasesOfTheirWidthsOnly) {
+    const auto session = open_engine(engine([](auto&) {}, GetParam()), decoding(2, 1));
+    const auto widths = session->spec().input.canvas_widths();
+    EXPECT_GT(widths.size(), 4u);
+    const int odd = widths.front() + 4;
+    try {
+        session->run({odd, std::vector<std::uint8_t>(static_cast<std::size_t>(odd) * 48 * 3), {odd}}, {});
+        FAIL();
+    } catch (const EngineError& error) {
+        expect_contains(error.what(), "given canvases of " + std::to_string(odd) + " pixels, not of ");
     }
 }
 
@@ -297,7 +326,7 @@ TEST_F(Gpu, FailuresSayWhatFailed) {
         {"createInferRuntime", "does not start: CUDA initialization failure with error: 35; use an engine"},
         {"deserializeCudaEngine", "encoder.plan: TensorRT " + tensorrt_version() + " cannot open it: magicTagRead"},
         {"createExecutionContext", "encoder.plan: no execution context: CUDA initialization failure; " + rebuild},
-        {"setInputShape", "encoder.plan: refuses images [16, 48, 160, 3]: the shape is outside the profile; "},
+        {"setInputShape", "encoder.plan: refuses images [1, 48, 160, 3]: the shape is outside the profile; "},
         {"getTensorShape", "encoder.plan: cannot tell the shape of "},
         {"setTensorAddress", "encoder.plan: refuses the address of images: no such tensor; " + rebuild},
         {"encoder", "encoder.plan: failed to run: Error Code 1: Cuda; " + rebuild},

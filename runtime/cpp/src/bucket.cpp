@@ -9,17 +9,32 @@ namespace {
 
 constexpr int warm_up_rounds = 5;
 
-Tensors sized(Tensors tensors, int size) {
+// Inputs of the encoder: the first dimension is the batch, and another open one the canvases' width.
+Tensors sized(Tensors tensors, const Size& size) {
     for (auto& [name, tensor] : tensors) {
-        if (!tensor.shape.empty() && tensor.shape[0] == -1) tensor.shape[0] = size;
+        for (std::size_t axis = 0; axis < tensor.shape.size(); ++axis) {
+            if (tensor.shape[axis] == -1) tensor.shape[axis] = axis ? size.width_px : size.pictures;
+        }
     }
     return tensors;
 }
 
-Tensors state_of(const Plan& encoder, const Plan& decoder) {
+// What a step changes: an open dimension is as large as the memory's that is open just as far.
+Tensors state_of(const Plan& decoder, const Tensors& memory, const Size& size) {
+    std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> known;
+    for (const auto& [name, tensor] : memory) {
+        for (std::size_t axis = 1; axis < tensor.shape.size(); ++axis) {
+            if (decoder.inputs().at(name).shape[axis] == -1) known[decoder.extent(name, axis)] = tensor.shape[axis];
+        }
+    }
     Tensors state;
-    for (const auto& [name, tensor] : decoder.inputs()) {
-        if (!encoder.outputs().count(name) && name != allowed_input) state[name] = tensor;
+    for (auto [name, tensor] : decoder.inputs()) {
+        if (memory.count(name) || name == allowed_input) continue;
+        for (std::size_t axis = 0; axis < tensor.shape.size(); ++axis) {
+            auto& length = tensor.shape[axis];
+            if (length == -1) length = axis ? known.at(decoder.extent(name, axis)) : size.pictures;
+        }
+        state[name] = tensor;
     }
     return state;
 }
@@ -87,12 +102,12 @@ Wiring Layout::at(std::uint8_t* base) const {
     return wiring;
 }
 
-Layouts::Layouts(Plan& encoder, const Plan& decoder, int size)
+Layouts::Layouts(Plan& encoder, const Plan& decoder, const Size& size)
     : inputs(sized(encoder.inputs(), size)),
       memory(encoder.context()->outputs(inputs.tensors)),
-      state(sized(state_of(encoder, decoder), size)) {}
+      state(state_of(decoder, memory.tensors, size)) {}
 
-Rig::Rig(int device, const SessionOptions& options, const std::string& folder, const ModelSpec& model)
+Rig::Rig(int device, const SessionOptions& options, const std::string& folder, const ModelSpec& model, bool with_single)
     : spec(model),
       steps(model.network.max_length),
       shared(is_integrated(device)),
@@ -102,28 +117,40 @@ Rig::Rig(int device, const SessionOptions& options, const std::string& folder, c
       runtime(make_runtime(options.gpu.host_code)),
       encoder(*runtime, folder + "/encoder.plan", "encoder.plan", stream.get()),
       decoder(*runtime, folder + "/decoder.plan", "decoder.plan", stream.get()) {
+    std::vector<Plan*> plans = {&encoder, &decoder};
+    if (with_single) {
+        single = std::make_unique<Plan>(*runtime, folder + "/" + single_name, single_name, stream.get());
+        check_plans(encoder, *single, spec);
+        plans.push_back(single.get());
+    }
     check_plans(encoder, decoder, spec);
-    scratch = device_memory(std::max(encoder.scratch_bytes(), decoder.scratch_bytes()));
-    encoder.use_scratch(scratch.get());
-    decoder.use_scratch(scratch.get());
+    std::size_t scratch_bytes = 0;
+    for (const auto* plan : plans) scratch_bytes = std::max(scratch_bytes, plan->scratch_bytes());
+    scratch = device_memory(scratch_bytes);
+    for (auto* plan : plans) plan->use_scratch(scratch.get());
     for (int event = 0; event < steps; ++event) events.push_back(make_event(options.spinning));
 }
 
-void Rig::reserve(const std::vector<int>& buckets) {
-    const Layouts largest(encoder, decoder, buckets.back());
-    for (const int size : buckets) {
-        const auto slab = fresh_state(Layout(sized(state_of(encoder, decoder), size)), spec);
+void Rig::reserve(const std::vector<Size>& sizes) {
+    std::size_t inputs_bytes = 0, memory_bytes = 0, state_bytes = 0, text_bytes = 0;
+    for (const auto& size : sizes) {
+        const Layouts layouts(encoder, decoder_for(size), size);
+        inputs_bytes = std::max(inputs_bytes, layouts.inputs.size_bytes);
+        memory_bytes = std::max(memory_bytes, layouts.memory.size_bytes);
+        state_bytes = std::max(state_bytes, layouts.state.size_bytes);
+        text_bytes = std::max(text_bytes, layouts.state.text_bytes);
+        const auto slab = fresh_state(layouts.state, spec);
         fresh[size] = device_memory(slab.size());
         check_cuda(cudaMemcpy(fresh[size].get(), slab.data(), slab.size(), cudaMemcpyHostToDevice));
     }
-    memory = device_memory(largest.memory.size_bytes);
-    for (auto& state : states) state = device_memory(largest.state.size_bytes);
-    inputs_host = host_memory(largest.inputs.size_bytes);
-    if (!shared) inputs = device_memory(largest.inputs.size_bytes);
+    memory = device_memory(memory_bytes);
+    for (auto& state : states) state = device_memory(state_bytes);
+    inputs_host = host_memory(inputs_bytes);
+    if (!shared) inputs = device_memory(inputs_bytes);
     inputs_address = shared ? device_address(inputs_host) : inputs.get();
     going = device_memory(sizeof(std::int32_t));
     flag_host = host_memory(sizeof(std::int32_t));
-    text_host = host_memory(largest.state.text_bytes);
+    text_host = host_memory(text_bytes);
     if (can_constrain()) {
         const auto bytes = decoder.inputs().at(allowed_input).size_bytes();
         allowed_host = host_memory(bytes);
@@ -151,18 +178,19 @@ void Rig::allow(const Allowed& choices) {
     constrained = !choices.empty();
 }
 
-Bucket::Bucket(Rig& rig, int size)
+Bucket::Bucket(Rig& rig, const Size& size)
     : rig_(rig),
-      size_(static_cast<std::size_t>(size)),
-      layouts_(rig.encoder, rig.decoder, size),
+      size_(size),
+      decoder_(rig.decoder_for(size)),
+      layouts_(rig.encoder, decoder_, size),
       encoder_(rig.encoder.context()),
-      steps_{rig.decoder.context(), rig.decoder.context()} {
+      steps_{decoder_.context(), decoder_.context()} {
     step_inputs_ = layouts_.memory.tensors;
     step_inputs_.insert(layouts_.state.tensors.begin(), layouts_.state.tensors.end());
     auto remembered = layouts_.memory.at(rig.memory.get());
     encoder_wiring_ = merged(layouts_.inputs.at(rig.inputs_address), remembered);
     if (rig.can_constrain()) {
-        step_inputs_[allowed_input] = rig.decoder.inputs().at(allowed_input);
+        step_inputs_[allowed_input] = decoder_.inputs().at(allowed_input);
         remembered[allowed_input] = rig.allowed.get();
     }
     for (int parity = 0; parity < 2; ++parity) {
@@ -177,8 +205,10 @@ Bucket::Bucket(Rig& rig, int size)
 void Bucket::fill(const Canvases& canvases, std::size_t start, std::size_t count) {
     auto* slab = rig_.inputs_host.get();
     const auto& offsets = layouts_.inputs.offsets;
-    put_rows(slab + offsets.at("images"), canvases.pixels, canvas_bytes(rig_.spec.input), start, count, size_);
-    put_rows(slab + offsets.at("valid_width"), canvases.valid_width, 1, start, count, size_);
+    const auto row = static_cast<std::size_t>(rig_.spec.input.height_px) * static_cast<std::size_t>(size_.width_px) * 3;
+    const auto size = static_cast<std::size_t>(size_.pictures);
+    put_rows(slab + offsets.at("images"), canvases.pixels, row, start, count, size);
+    put_rows(slab + offsets.at("valid_width"), canvases.valid_width, 1, start, count, size);
 }
 
 void Bucket::prepare(int steps_per_launch) {
@@ -208,10 +238,10 @@ void Bucket::record_all() {
     try_to_record(start_graph_, rig_.record_encoder, rig_.encoder, [&] { queue_start(); });
     const int parities = steps_per_launch_ % 2 && rig_.steps > steps_per_launch_ ? 2 : 1;
     for (int parity = 0; parity < parities; ++parity) {
-        try_to_record(block_graphs_[parity], rig_.record_steps, rig_.decoder, [&] { queue_block(parity); });
+        try_to_record(block_graphs_[parity], rig_.record_steps, decoder_, [&] { queue_block(parity); });
     }
     if (!start_graph_ || !block_graphs_[0]) return;
-    try_to_record(first_graph_, rig_.record_steps, rig_.decoder, [&] {
+    try_to_record(first_graph_, rig_.record_steps, decoder_, [&] {
         queue_start();
         queue_block(0);
     });
@@ -294,7 +324,7 @@ void Bucket::launch_block(int parity) {
 }
 
 void Bucket::queue_fresh_state() {
-    const auto& fresh = rig_.fresh.at(static_cast<int>(size_));
+    const auto& fresh = rig_.fresh.at(size_);
     check_cuda(cudaMemcpyAsync(rig_.states[0].get(), fresh.get(), layouts_.state.size_bytes, cudaMemcpyDeviceToDevice,
                                rig_.stream.get()));
 }

@@ -1,9 +1,10 @@
-// One batch size on the GPU: where its tensors lie, and how its work is queued.
+// Runs of one size on the GPU: where its tensors lie, and how its work is queued.
 #pragma once
 
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "decoding.hpp"
@@ -27,27 +28,40 @@ struct Layout {
     std::size_t text_bytes = 0;  // up to the end of tokens and scores
 };
 
-// Of one batch size.
+// Of a run.
+struct Size {
+    int pictures = 0;
+    int width_px = 0;  // of their canvases
+
+    bool operator<(const Size& other) const {
+        return std::tie(pictures, width_px) < std::tie(other.pictures, other.width_px);
+    }
+};
+
+// Of one size.
 struct Layouts {
-    Layouts(Plan& encoder, const Plan& decoder, int size);
+    Layouts(Plan& encoder, const Plan& decoder, const Size& size);
 
     Layout inputs, memory, state;  // memory: what the encoder gives; state: what a step changes
 };
 
-// What all buckets of a session share, for the largest batch; smaller ones use the front of it. They run one after
+// What all buckets of a session share, for the largest runs; smaller ones use the front of it. They run one after
 // another. Where CPU and GPU share their memory (Jetson), pictures lie in page-locked memory, and are not copied. All
 // else that the device works with does not: an integrated GPU does not cache what is page-locked.
 struct Rig {
-    Rig(int device, const SessionOptions& options, const std::string& folder, const ModelSpec& model);
+    // `with_single`: the engine has a step for just one picture.
+    Rig(int device, const SessionOptions& options, const std::string& folder, const ModelSpec& model, bool with_single);
     Rig(const Rig&) = delete;
     Rig& operator=(const Rig&) = delete;
     ~Rig() { cudaStreamSynchronize(stream.get()); }  // nothing may run any more when memory goes
 
     // Takes all the memory that the session will ever need, but for what TensorRT's contexts take themselves.
-    void reserve(const std::vector<int>& buckets);
+    void reserve(const std::vector<Size>& sizes);
 
     // Whether a step takes what is allowed, as older ones do not.
     bool can_constrain() const { return decoder.inputs().count(allowed_input) != 0; }
+
+    Plan& decoder_for(const Size& size) { return single && size.pictures == 1 ? *single : decoder; }
 
     // Queues what texts may be from now on, where that changes.
     void allow(const Allowed& choices);
@@ -59,18 +73,19 @@ struct Rig {
     Stream stream;
     DeviceMemory scratch, inputs, memory, going, allowed, states[2];
     HostMemory inputs_host, text_host, flag_host, allowed_host;
-    bool constrained = false;           // not everything is allowed now
-    std::map<int, DeviceMemory> fresh;  // a state before the first step, by batch size: a reset is one copy
-    std::vector<Event> events;          // one for each block
+    bool constrained = false;            // not everything is allowed now
+    std::map<Size, DeviceMemory> fresh;  // a state before the first step: a reset is one copy
+    std::vector<Event> events;           // one for each block
     std::uint8_t* inputs_address = nullptr;
     std::unique_ptr<nvinfer1::IRuntime> runtime;  // has to outlive the plans
     Plan encoder, decoder;                        // their contexts use the memory above until they go
+    std::unique_ptr<Plan> single;
 };
 
 // Contexts that are wired once, and recordings of their launches.
 class Bucket : public Machine {
    public:
-    Bucket(Rig& rig, int size);
+    Bucket(Rig& rig, const Size& size);
     Bucket(const Bucket&) = delete;
     Bucket& operator=(const Bucket&) = delete;
     ~Bucket() override { cudaStreamSynchronize(rig_.stream.get()); }  // nothing may run any more when contexts go
@@ -100,7 +115,8 @@ class Bucket : public Machine {
     void queue_block(int parity);
 
     Rig& rig_;
-    std::size_t size_;
+    Size size_;
+    Plan& decoder_;
     Layouts layouts_;
     Tensors step_inputs_;
     std::shared_ptr<Context> encoder_, steps_[2];  // from one state slab to the other

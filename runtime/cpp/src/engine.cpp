@@ -184,16 +184,8 @@ bool fits_gpu(const std::map<std::string, std::string>& device, const std::strin
     return ("," + targets(device) + ",").find("," + compute_capability + ",") != std::string::npos;
 }
 
-// Where its canvases are as wide as their word, only ONNX Runtime reads here: TensorRT's buffers are of one width.
-void check_canvases(const std::string& folder, const EngineManifest& manifest) {
-    if (manifest.backend == "onnxruntime" || !manifest.model.input.canvas_step_px) return;
-    throw EngineError(folder + ": its canvases are as wide as their word, which C++ reads with ONNX Runtime only; " +
-                      "read it from Python, or build it again with build_engine.py --backend onnxruntime");
-}
-
 std::unique_ptr<Session> open_bundle(const std::string& folder, const SessionOptions& options) {
     const auto manifest = read_manifest(folder);
-    check_canvases(folder, manifest);
     if (manifest.backend != "onnxruntime") return open_tensorrt(folder, manifest, options);
     if (!manifest.files.count(onnx_name)) {
         throw EngineError(folder + ": " + manifest_name + " lists no " + onnx_name + "; " + rebuild);

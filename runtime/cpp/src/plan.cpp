@@ -218,13 +218,13 @@ std::size_t Plan::scratch_bytes() const {
 #endif
 }
 
-std::pair<int, int> Plan::batch_range(const std::string& name) const {
-    const auto batch = inputs_.at(name).shape.at(0);
-    if (batch > 0) return {static_cast<int>(batch), static_cast<int>(batch)};
-    const auto smallest = engine_->getProfileShape(name.c_str(), 0, nvinfer1::OptProfileSelector::kMIN);
-    const auto largest = engine_->getProfileShape(name.c_str(), 0, nvinfer1::OptProfileSelector::kMAX);
-    if (smallest.nbDims < 1 || largest.nbDims < 1) throw failure("has no optimisation profile for " + name);
-    return {static_cast<int>(smallest.d[0]), static_cast<int>(largest.d[0])};
+std::pair<std::int64_t, std::int64_t> Plan::extent(const std::string& name, std::size_t axis) const {
+    const auto length = inputs_.at(name).shape.at(axis);
+    if (length > 0) return {length, length};
+    const auto smallest = shape_of(engine_->getProfileShape(name.c_str(), 0, nvinfer1::OptProfileSelector::kMIN));
+    const auto largest = shape_of(engine_->getProfileShape(name.c_str(), 0, nvinfer1::OptProfileSelector::kMAX));
+    if (std::min(smallest.size(), largest.size()) <= axis) throw failure("has no optimisation profile for " + name);
+    return {smallest[axis], largest[axis]};
 }
 
 std::shared_ptr<Context> Plan::context() {

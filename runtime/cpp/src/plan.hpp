@@ -15,7 +15,7 @@
 
 namespace robustscanner {
 
-using Shape = std::vector<std::int64_t>;  // -1: the batch, until it is known
+using Shape = std::vector<std::int64_t>;  // -1: open, until it is known; the first is the batch
 
 // What goes into a plan or comes out of it.
 struct Tensor {
@@ -30,6 +30,9 @@ using Wiring = std::map<std::string, std::uint8_t*>;  // tensor name -> device a
 
 // An input of a step that is neither the encoder's nor the step's own; older engines lack it.
 constexpr auto allowed_input = "allowed";
+
+// Of a plan for a step of just one picture, which some engines have.
+constexpr auto single_name = "decoder-1.plan";
 
 // For example "10.3.0"; of the library that is loaded.
 std::string tensorrt_version();
@@ -69,8 +72,8 @@ class Plan {
     std::size_t scratch_bytes() const;
     bool shares_context() const { return shares_context_; }  // known once all contexts were made
 
-    // The smallest and largest batch it was built for, by one of its inputs.
-    std::pair<int, int> batch_range(const std::string& name) const;
+    // How small and how large a dimension of an input may be; the first is the batch.
+    std::pair<std::int64_t, std::int64_t> extent(const std::string& name, std::size_t axis = 0) const;
 
     // Where contexts compute: one place for all, as they run one after another.
     void use_scratch(std::uint8_t* address) { scratch_ = address; }

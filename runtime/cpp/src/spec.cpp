@@ -265,6 +265,13 @@ int InputSpec::canvas_width(int valid_width) const {
     return static_cast<int>(std::min<std::int64_t>(width_px, rounded));
 }
 
+std::vector<int> InputSpec::canvas_widths() const {
+    if (!canvas_step_px) return {width_px};
+    std::vector<int> widths;
+    for (int width = canvas_width(min_width_px); width <= width_px; width += canvas_step_px) widths.push_back(width);
+    return widths;
+}
+
 std::set<std::string> without(const std::set<std::string>& left, const std::set<std::string>& right) {
     std::set<std::string> result;
     std::set_difference(left.begin(), left.end(), right.begin(), right.end(), std::inserter(result, result.end()));

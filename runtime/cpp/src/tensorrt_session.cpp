@@ -20,9 +20,9 @@ constexpr auto restart =
 std::string without_cure(const std::string& text) { return text.substr(0, text.rfind(std::string("; ") + rebuild)); }
 
 std::vector<int> choose_buckets(const Plan& encoder, const Plan& decoder, const GpuOptions& options) {
-    const auto of_encoder = encoder.batch_range("images"), of_decoder = decoder.batch_range("token");
-    const int smallest = std::max(of_encoder.first, of_decoder.first),
-              largest = std::min(of_encoder.second, of_decoder.second);
+    const auto of_encoder = encoder.extent("images"), of_decoder = decoder.extent("token");
+    const int smallest = static_cast<int>(std::max(of_encoder.first, of_decoder.first)),
+              largest = static_cast<int>(std::min(of_encoder.second, of_decoder.second));
     if (smallest > largest) throw EngineError(std::string("encoder and decoder share no batch size; ") + rebuild);
     const auto buckets = options.buckets.empty() ? batch_buckets(smallest, largest) : options.buckets;
     if (buckets.front() < smallest || buckets.back() > largest) {
@@ -39,14 +39,18 @@ void check_steps(const GpuOptions& options, int steps) {
     }
 }
 
-// What lies on the GPU: plans, buffers, and the buckets that were needed so far.
+// What lies on the GPU: plans, buffers, and the buckets that were needed so far, one for each size of a run.
 class Worker {
    public:
-    Worker(const std::string& folder, const ModelSpec& spec, const SessionOptions& options)
-        : rig_(options.gpu.device, options, folder, spec),
+    Worker(const std::string& folder, const ModelSpec& spec, const SessionOptions& options, bool with_single)
+        : rig_(options.gpu.device, options, folder, spec, with_single),
           buckets_(choose_buckets(rig_.encoder, rig_.decoder, options.gpu)) {
         check_steps(options.gpu, rig_.steps);
-        rig_.reserve(buckets_);
+        std::vector<Size> sizes;
+        for (const int width : spec.input.canvas_widths()) {
+            for (const int pictures : buckets_) sizes.push_back({pictures, width});
+        }
+        rig_.reserve(sizes);
         schedule_ = choose(options.gpu);
     }
 
@@ -57,14 +61,15 @@ class Worker {
 
     // Reads at most the largest bucket's pictures.
     void read(const Canvases& canvases, std::size_t start, std::size_t count, Result& result) {
-        auto& bucket = prepared(bucket_for(static_cast<int>(count), buckets_), canvases, start, count);
+        const Size size{bucket_for(static_cast<int>(count), buckets_), canvases.width_px};
+        auto& bucket = prepared(size, canvases, start, count);
         bucket.fill(canvases, start, count);
         const int blocks = decode(bucket, rig_.steps / schedule_.steps_per_launch, schedule_.lookahead);
         bucket.fetch(blocks, result, start, count);
     }
 
    private:
-    Bucket& prepared(int size, const Canvases& canvases, std::size_t start, std::size_t count) {
+    Bucket& prepared(const Size& size, const Canvases& canvases, std::size_t start, std::size_t count) {
         auto& bucket = prepared_[size];
         if (!bucket) {
             auto made = std::make_unique<Bucket>(rig_, size);
@@ -78,20 +83,21 @@ class Worker {
     // Measures the smallest batch, where waiting weighs most, unless all is decided.
     Schedule choose(const GpuOptions& options) {
         if (options.steps_per_launch && options.lookahead) return {*options.steps_per_launch, *options.lookahead};
-        auto bucket = std::make_unique<Bucket>(rig_, buckets_.front());
         const auto& input = rig_.spec.input;
+        const Size size{buckets_.front(), input.width_px};
+        auto bucket = std::make_unique<Bucket>(rig_, size);
         bucket->fill({input.width_px, std::vector<std::uint8_t>(canvas_bytes(input)), {input.width_px}}, 0, 1);
         const auto schedule =
             choose_schedule(bucket->measure(), rig_.steps, options.steps_per_launch, options.lookahead);
         bucket->prepare(schedule.steps_per_launch);
-        prepared_[buckets_.front()] = std::move(bucket);
+        prepared_[size] = std::move(bucket);
         return schedule;
     }
 
     Rig rig_;
     std::vector<int> buckets_;
     Schedule schedule_;
-    std::map<int, std::unique_ptr<Bucket>> prepared_;
+    std::map<Size, std::unique_ptr<Bucket>> prepared_;
 };
 
 class TensorRTSession : public Session {
@@ -99,7 +105,8 @@ class TensorRTSession : public Session {
     TensorRTSession(std::string folder, const EngineManifest& manifest, const SessionOptions& options)
         : path_(std::move(folder)), spec_(manifest.model), device_(options.gpu.device) {
         check_here(manifest);
-        explained([&] { worker_ = std::make_unique<Worker>(path_, spec_, options); });
+        const bool with_single = manifest.files.count(single_name) != 0;
+        explained([&] { worker_ = std::make_unique<Worker>(path_, spec_, options, with_single); });
     }
 
     ~TensorRTSession() override {
@@ -128,6 +135,7 @@ class TensorRTSession : public Session {
         Result result{std::vector<std::int32_t>(canvases.count() * steps),
                       std::vector<float>(canvases.count() * steps)};
         explained([&] {
+            check_canvases(canvases);
             worker_->allow(allowed);
             for (std::size_t start = 0; start < canvases.count(); start += largest) {
                 worker_->read(canvases, start, std::min(largest, canvases.count() - start), result);
@@ -147,6 +155,14 @@ class TensorRTSession : public Session {
             throw EngineError(path_ + ": " + error.what());
         } catch (const CudaError& error) {
             throw told(error);
+        }
+    }
+
+    void check_canvases(const Canvases& canvases) const {
+        const auto widths = spec_.input.canvas_widths();
+        if (std::find(widths.begin(), widths.end(), canvases.width_px) == widths.end()) {
+            throw EngineError("given canvases of " + std::to_string(canvases.width_px) + " pixels, not of " +
+                              joined(widths) + "; see Session::run");
         }
     }
 

@@ -186,8 +186,17 @@ DataType type_of(ONNXTensorElementDataType type) {
 struct Facts {
     std::shared_ptr<Model> model;
     ILogger* logger = nullptr;
-    int smallest = 1, largest = 1;
+    int smallest = 1, largest = 1;                       // batch
+    std::map<std::string, std::array<Shape, 3>> shapes;  // of inputs in which more is open: smallest, usual, largest
     int contexts = 0;
+
+    // How small or large a tensor's dimensions may be.
+    Shape limit(const std::string& name, bool at_most) const {
+        const auto found = shapes.find(name);
+        auto shape = found == shapes.end() ? model->find(name)->shape : found->second[at_most ? 2 : 0];
+        std::replace(shape.begin(), shape.end(), std::int64_t{-1}, std::int64_t{at_most ? largest : smallest});
+        return shape;
+    }
 
     bool refuse(const char* why) const {
         logger->log(ILogger::Severity::kERROR, why);
@@ -214,7 +223,7 @@ class Context : public IExecutionContext {
 
     bool setInputShape(const char* name, const Dims& dims) noexcept override {
         const auto shape = shape_of(dims);
-        if (!fits(facts_->model->find(name)->shape, shape) || profile_ != 0 || standin::fails("setInputShape")) {
+        if (!fits(name, shape) || profile_ != 0 || standin::fails("setInputShape")) {
             return facts_->refuse("the shape is outside the profile\n(second line)");
         }
         shapes_[name] = shape;
@@ -272,10 +281,11 @@ class Context : public IExecutionContext {
         standin::uses(this, "scratch", memory);
     }
 
-    bool fits(const Shape& declared, const Shape& shape) const {
-        return std::equal(declared.begin(), declared.end(), shape.begin(), shape.end(), [&](auto wanted, auto size) {
-            return wanted == -1 ? facts_->smallest <= size && size <= facts_->largest : wanted == size;
-        });
+    bool fits(const char* name, const Shape& shape) const {
+        const auto at_most = [](auto left, auto right) { return left <= right; };
+        const auto low = facts_->limit(name, false), high = facts_->limit(name, true);
+        return std::equal(low.begin(), low.end(), shape.begin(), shape.end(), at_most) &&
+               std::equal(shape.begin(), shape.end(), high.begin(), high.end(), at_most);
     }
 
     std::shared_ptr<Facts> facts_;
@@ -310,10 +320,7 @@ class Engine : public ICudaEngine {
     }
 
     Dims getProfileShape(const char* name, std::int32_t, OptProfileSelector which) const noexcept override {
-        auto shape = facts_->model->find(name)->shape;
-        const int size = which == OptProfileSelector::kMAX ? facts_->largest : facts_->smallest;
-        std::replace(shape.begin(), shape.end(), std::int64_t{-1}, std::int64_t{size});
-        return dims_of(shape);
+        return dims_of(facts_->limit(name, which == OptProfileSelector::kMAX));
     }
 
 #ifdef STANDIN_TENSORRT_8
@@ -369,7 +376,12 @@ class Runtime : public IRuntime {
             return nullptr;
         }
         auto facts = std::make_shared<Facts>();
-        *facts = {open_model(plan.substr(end + 1)), &logger_, header.at("min"), header.at("max"), 0};
+        *facts = {open_model(plan.substr(end + 1)),
+                  &logger_,
+                  header.at("min"),
+                  header.at("max"),
+                  header.value("shapes", decltype(facts->shapes)()),
+                  0};
         return new Engine(facts);
     }
 

@@ -1,4 +1,4 @@
-"""Writes engines whose plans the stand-in can run: of tiny and edge, split and fused as for TensorRT.
+"""Writes engines whose plans the stand-in can run: of tiny, edge and small, split and fused as for TensorRT.
 
 old.engine is tiny's as engines were before they took constraints.
 
@@ -7,7 +7,6 @@ Exits with 77, which is "skipped" to CTest, where Python lacks onnx.
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
@@ -20,7 +19,7 @@ try:
     from convert.engine.trt.attention import fuse_attention
     from convert.engine.trt.extent import open_shapes
     from convert.graph.split import split
-    from robustscanner.engine import BatchRange, EngineManifest, file_sha256
+    from robustscanner.engine import SINGLE_NAME, BatchRange, EngineManifest, file_sha256
     from robustscanner.spec import ModelSpec
 except ImportError as error:
     print(f"skipped: {error}")
@@ -28,22 +27,8 @@ except ImportError as error:
 
 BATCH = BatchRange(1, 8, 16)
 TINY = ROOT / "tests" / "tiny" / "tiny.onnx"
-EDGE = ROOT / "runtime" / "robustscanner" / "models" / "edge.onnx"
-NAMES = ("encoder.plan", "decoder.plan")
-
-
-def fixed_width(spec: ModelSpec) -> ModelSpec:
-    """With canvases of one width, the widest: the C++ session knows no other."""
-    return replace(spec, input=replace(spec.input, canvas_step_px=0, canvas_margin_px=0))
-
-
-def close_shapes(encoder: ModelProto, decoder: ModelProto, width_px: int) -> None:
-    """Leaves only the batch open."""
-    shapes = open_shapes(encoder, decoder, [width_px])
-    for value in (*encoder.graph.input, *decoder.graph.input):
-        for dimension, size in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, [()])[0], strict=False):
-            if size > 0:
-                dimension.dim_value = size
+MODELS = ROOT / "runtime" / "robustscanner" / "models"
+NAMES = ("encoder.plan", "decoder.plan", SINGLE_NAME)
 
 
 def forbid_constraints(decoder: ModelProto) -> None:
@@ -60,14 +45,14 @@ def write_engine(path: Path, folder: Path, *, old: bool = False) -> None:
     fact = next(fact for fact in model.metadata_props if fact.key == "robustscanner.spec")
     spec = ModelSpec.from_json(fact.value)
     encoder, decoder = fuse_attention(*split(model, spec))
-    spec = fixed_width(spec)
-    fact.value = spec.to_json()
-    close_shapes(encoder, decoder, spec.input.width_px)
+    shapes = open_shapes(encoder, decoder, spec.input.canvas_widths)
     if old:
         forbid_constraints(decoder)
-    header = json.dumps({"min": BATCH.min, "max": BATCH.max}).encode() + b"\n"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, graph in zip(NAMES, (encoder, decoder), strict=True):
+    names = NAMES[:2] if old else NAMES
+    for name, graph in zip(names, (encoder, decoder, decoder), strict=False):
+        largest = 1 if name == SINGLE_NAME else BATCH.max
+        header = json.dumps({"min": BATCH.min, "max": largest, "shapes": shapes}).encode() + b"\n"
         (folder / name).write_bytes(header + graph.SerializeToString())
     onnx.save(model, folder.with_suffix(".onnx"))
     manifest = EngineManifest(
@@ -79,7 +64,7 @@ def write_engine(path: Path, folder: Path, *, old: bool = False) -> None:
         device={"name": "stand-in", "compute_capability": "sm_87"},
         accuracy=None,
         history=(),
-        files={name: file_sha256(folder / name) for name in NAMES},
+        files={name: file_sha256(folder / name) for name in names},
     )
     (folder / "engine.json").write_text(manifest.to_json(), encoding="utf-8")
 
@@ -87,4 +72,5 @@ def write_engine(path: Path, folder: Path, *, old: bool = False) -> None:
 target = Path(sys.argv[1])
 write_engine(TINY, target / "tiny.engine")
 write_engine(TINY, target / "old.engine", old=True)
-write_engine(EDGE, target / "edge.engine")
+for name in ("edge", "small"):
+    write_engine(MODELS / f"{name}.onnx", target / f"{name}.engine")

@@ -36,6 +36,9 @@ struct InputSpec {
 
     // Width in pixels of the canvas for a word that is `valid_width` pixels wide on it.
     ROBUSTSCANNER_EXPORT int canvas_width(int valid_width) const;
+
+    // All widths that a canvas may have, ascending.
+    ROBUSTSCANNER_EXPORT std::vector<int> canvas_widths() const;
 };
 
 // Which RobustScanner: the paper's or a small one.
