@@ -10,6 +10,7 @@
 #include <thread>
 #include <tuple>
 
+#include "kernels.hpp"
 #include "onnx_session.hpp"
 #include "plan.hpp"
 #include "robustscanner/recognizer.hpp"
@@ -196,6 +197,125 @@ TEST_F(Gpu, OnePictureHasAStepOfItsOwn) {
     EXPECT_EQ(standin::calls().at("deserializeCudaEngine"), 3);
 }
 
+// Of one run of pictures that end within the first block, after another.
+standin::Counts calls_of_a_word(Session& session, const Canvases& given) {
+    session.run(given, {});
+    auto before = standin::calls();
+    session.run(given, {});
+    auto calls = standin::calls();
+    for (auto& [name, count] : calls) count -= before[name];
+    return calls;
+}
+
+// --- The decode kernel: the real one, compiled for the CPU
+
+void expect_same_texts(const std::string& path, const SessionOptions& options, double most_different = 0) {
+    std::vector<Source> crops;
+    std::vector<std::string> paths;
+    for (const auto& entry : fs::directory_iterator(CALIBRATION_CROPS)) paths.push_back(entry.path().string());
+    std::sort(paths.begin(), paths.end());
+    for (std::size_t index = 0; index < 24; ++index) crops.emplace_back(paths[index * paths.size() / 24]);
+    Constraint code;
+    code.pattern = "[A-Z]{2,}[0-9]*";
+    for (const int batch : {1, 3, 16}) {
+        const Recognizer gpu(path, options, batch);
+        const Recognizer cpu((engines / "edge.onnx").string(), decoding(1, 0), batch);
+        for (const auto& constraint : {Constraint{}, code, Constraint{}}) {
+            const auto found = gpu.read_batch(crops, constraint), expected = cpu.read_batch(crops, constraint);
+            int different = 0;
+            for (std::size_t index = 0; index < found.size(); ++index) {
+                different += found[index].text != expected[index].text;
+                if (found[index].text == expected[index].text) {
+                    EXPECT_NEAR(found[index].score, expected[index].score, most_different ? 0.03 : 2e-3);
+                }
+            }
+            EXPECT_LE(different, most_different * 24);
+        }
+    }
+}
+
+TEST_F(Gpu, KernelReadsWhatOnnxRuntimeReads) {
+    for (const bool clusters : {false, true}) {
+        standin::plug_in({1, false, false, 0, clusters});
+        expect_same_texts(engine([](auto&) {}, "kernel"), decoding(2, 1));
+    }
+    standin::plug_in({1, true, false, 0, false});
+    expect_same_texts(engine([](auto&) {}, "kernel"), decoding(2, 1, false));
+}
+
+TEST_F(Gpu, KernelReadsHalves) {
+    expect_same_texts(engine([](auto&) {}, "kernel-half"), decoding(2, 1), 0.05);
+}
+
+TEST_F(Gpu, KernelIsOneLaunchAndOneWait) {
+    const auto session = open_engine(engine([](auto&) {}, "kernel"), decoding(2, 1));
+    EXPECT_EQ(session->warning(), "");
+    expect_contains(session->description(), ", decode kernel");
+    const int width = session->spec().input.canvas_widths().front();
+    const Canvases word{width, std::vector<std::uint8_t>(static_cast<std::size_t>(width) * 48 * 3, 200), {width - 8}};
+    standin::Counts calls;
+    for (const auto& [name, count] : calls_of_a_word(*session, word)) {
+        if (count) calls[name] = count;
+    }
+    EXPECT_EQ(calls, (standin::Counts{{"cudaEventRecord", 1},
+                                      {"cudaEventSynchronize", 1},
+                                      {"cudaGetDevice", 1},
+                                      {"cudaGraphLaunch", 1},
+                                      {"cudaSetDevice", 2}}));
+}
+
+TEST_F(Gpu, WithoutTheKernelStepsAreTaken) {
+    const auto path = engine([](auto&) {}, "kernel");
+    for (const char* name : {"cuModuleLoadData", "cuModuleGetFunction", "cuFuncSetAttribute", "driver_function"}) {
+        standin::plug_in();
+        standin::fail(name, 0);
+        const auto session = open_engine(path, decoding(2, 1));
+        expect_contains(session->warning(), "decodes step by step, which is slower: ");
+    }
+    standin::plug_in({1, false, false, 0, false, 7});
+    expect_contains(open_engine(path, decoding(2, 1))->warning(), "the kernels need 8 multiprocessors at once");
+    auto options = decoding(2, 1);
+    options.gpu.decoder = "kernel";
+    try {
+        open_engine(path, options);
+        FAIL();
+    } catch (const EngineError& error) {
+        expect_contains(error.what(), "the kernels need 8 multiprocessors at once");
+    }
+    standin::plug_in();
+    expect_contains(complaint(engine(), options), "has no decode kernel; build it with --decoder kernel");
+    options.gpu.decoder = "steps";
+    EXPECT_EQ(open_engine(path, options)->warning(), "");
+    options.gpu.decoder = "both";
+    expect_contains(complaint(engine(), options), "decoder is 'both'; give 'kernel' or 'steps'");
+}
+
+TEST_F(Gpu, LaunchesArePythons) {
+    const auto spec = open_engine(engine([](auto&) {}, "edge"), decoding(2, 1))->spec();
+    int launches = 0;
+    for (const auto& one : nlohmann::json::parse(std::ifstream(engines / "launches.json"))) {
+        if (one.contains("half")) {
+            const auto layout = weight_layout(spec, 96, one["half"]);
+            EXPECT_EQ(layout.size_bytes, one["size_bytes"]);
+            EXPECT_EQ(nlohmann::json(layout.offsets), one["offsets"]);
+            continue;
+        }
+        ++launches;
+        const auto& sizes = one["sizes"];
+        const auto& room = one["room"];
+        nlohmann::json found;
+        try {
+            const auto launch =
+                plan_launch({sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]}, {room[0], room[1], room[2]});
+            found = {launch.groups, launch.tile, launch.shared_bytes, launch.scratch_slots};
+        } catch (const EngineError& error) {
+            found = error.what();
+        }
+        EXPECT_EQ(found, one["launch"]) << one;
+    }
+    EXPECT_GT(launches, 100);
+}
+
 TEST_P(Models, TakeCanvasesOfTheirWidthsOnly) {
     const auto session = open_engine(engine([](auto&) {}, GetParam()), decoding(2, 1));
     const auto widths = session->spec().input.canvas_widths();
@@ -207,16 +327,6 @@ TEST_P(Models, TakeCanvasesOfTheirWidthsOnly) {
     } catch (const EngineError& error) {
         expect_contains(error.what(), "given canvases of " + std::to_string(odd) + " pixels, not of ");
     }
-}
-
-// Of one run of pictures that end within the first block, after another.
-standin::Counts calls_of_a_word(Session& session, const Canvases& given) {
-    session.run(given, {});
-    auto before = standin::calls();
-    session.run(given, {});
-    auto calls = standin::calls();
-    for (auto& [name, count] : calls) count -= before[name];
-    return calls;
 }
 
 TEST_F(Gpu, WaitsOnceForAWord) {

@@ -134,12 +134,12 @@ Rig::Rig(int device, const SessionOptions& options, const std::string& folder, c
 void Rig::reserve(const std::vector<Size>& sizes) {
     std::size_t inputs_bytes = 0, memory_bytes = 0, state_bytes = 0, text_bytes = 0;
     for (const auto& size : sizes) {
-        const Layouts layouts(encoder, decoder_for(size), size);
-        inputs_bytes = std::max(inputs_bytes, layouts.inputs.size_bytes);
-        memory_bytes = std::max(memory_bytes, layouts.memory.size_bytes);
-        state_bytes = std::max(state_bytes, layouts.state.size_bytes);
-        text_bytes = std::max(text_bytes, layouts.state.text_bytes);
-        const auto slab = fresh_state(layouts.state, spec);
+        const auto& now = layouts.emplace(size, Layouts(encoder, decoder_for(size), size)).first->second;
+        inputs_bytes = std::max(inputs_bytes, now.inputs.size_bytes);
+        memory_bytes = std::max(memory_bytes, now.memory.size_bytes);
+        state_bytes = std::max(state_bytes, now.state.size_bytes);
+        text_bytes = std::max(text_bytes, now.state.text_bytes);
+        const auto slab = fresh_state(now.state, spec);
         fresh[size] = device_memory(slab.size());
         check_cuda(cudaMemcpy(fresh[size].get(), slab.data(), slab.size(), cudaMemcpyHostToDevice));
     }
@@ -178,11 +178,38 @@ void Rig::allow(const Allowed& choices) {
     constrained = !choices.empty();
 }
 
+void Rig::fill(const Size& size, const Canvases& canvases, std::size_t start, std::size_t count) {
+    auto* slab = inputs_host.get();
+    const auto& offsets = layouts.at(size).inputs.offsets;
+    const auto row = static_cast<std::size_t>(spec.input.height_px) * static_cast<std::size_t>(size.width_px) * 3;
+    const auto rows = static_cast<std::size_t>(size.pictures);
+    put_rows(slab + offsets.at("images"), canvases.pixels, row, start, count, rows);
+    put_rows(slab + offsets.at("valid_width"), canvases.valid_width, 1, start, count, rows);
+}
+
+void Rig::queue_inputs(const Size& size) {
+    if (shared) return;
+    check_cuda(cudaMemcpyAsync(inputs_address, inputs_host.get(), layouts.at(size).inputs.size_bytes,
+                               cudaMemcpyHostToDevice, stream.get()));
+}
+
+void Rig::try_to_record(Graph& graph, bool& possible, const Plan& plan, const std::function<void()>& queue) {
+    possible = possible && !plan.shares_context();  // a shared one is wired anew for every launch
+    if (!possible) return;
+    try {
+        graph = record(stream.get(), queue);
+    } catch (const CudaError&) {  // slower without, but no reason to stop
+        possible = false;
+    } catch (const EngineError&) {
+        possible = false;
+    }
+}
+
 Bucket::Bucket(Rig& rig, const Size& size)
     : rig_(rig),
       size_(size),
       decoder_(rig.decoder_for(size)),
-      layouts_(rig.encoder, decoder_, size),
+      layouts_(rig.layouts.at(size)),
       encoder_(rig.encoder.context()),
       steps_{decoder_.context(), decoder_.context()} {
     step_inputs_ = layouts_.memory.tensors;
@@ -202,18 +229,9 @@ Bucket::Bucket(Rig& rig, const Size& size)
     }
 }
 
-void Bucket::fill(const Canvases& canvases, std::size_t start, std::size_t count) {
-    auto* slab = rig_.inputs_host.get();
-    const auto& offsets = layouts_.inputs.offsets;
-    const auto row = static_cast<std::size_t>(rig_.spec.input.height_px) * static_cast<std::size_t>(size_.width_px) * 3;
-    const auto size = static_cast<std::size_t>(size_.pictures);
-    put_rows(slab + offsets.at("images"), canvases.pixels, row, start, count, size);
-    put_rows(slab + offsets.at("valid_width"), canvases.valid_width, 1, start, count, size);
-}
-
-void Bucket::prepare(int steps_per_launch) {
+void Bucket::prepare(const Schedule& schedule) {
     for (auto* graph : {&start_graph_, &first_graph_, &block_graphs_[0], &block_graphs_[1]}) graph->reset();
-    steps_per_launch_ = steps_per_launch;
+    schedule_ = schedule;
     queue_start();
     for (int step = 0; step < std::min(2, rig_.steps); ++step) {
         steps_[step]->execute(step_inputs_, step_wirings_[step]);
@@ -223,25 +241,13 @@ void Bucket::prepare(int steps_per_launch) {
 }
 
 void Bucket::record_all() {
-    const auto try_to_record = [&](Graph& graph, bool& possible, const Plan& plan,
-                                   const std::function<void()>& launch) {
-        possible = possible && !plan.shares_context();  // a shared one is wired anew for every launch
-        if (!possible) return;
-        try {
-            graph = record(rig_.stream.get(), launch);
-        } catch (const CudaError&) {  // slower without, but no reason to stop
-            possible = false;
-        } catch (const EngineError&) {
-            possible = false;
-        }
-    };
-    try_to_record(start_graph_, rig_.record_encoder, rig_.encoder, [&] { queue_start(); });
-    const int parities = steps_per_launch_ % 2 && rig_.steps > steps_per_launch_ ? 2 : 1;
+    rig_.try_to_record(start_graph_, rig_.record_encoder, rig_.encoder, [&] { queue_start(); });
+    const int parities = schedule_.steps_per_launch % 2 && rig_.steps > schedule_.steps_per_launch ? 2 : 1;
     for (int parity = 0; parity < parities; ++parity) {
-        try_to_record(block_graphs_[parity], rig_.record_steps, decoder_, [&] { queue_block(parity); });
+        rig_.try_to_record(block_graphs_[parity], rig_.record_steps, decoder_, [&] { queue_block(parity); });
     }
     if (!start_graph_ || !block_graphs_[0]) return;
-    try_to_record(first_graph_, rig_.record_steps, decoder_, [&] {
+    rig_.try_to_record(first_graph_, rig_.record_steps, decoder_, [&] {
         queue_start();
         queue_block(0);
     });
@@ -261,7 +267,7 @@ void Bucket::queue(int block) {
     if (block == 0 && first_graph_) {
         check_cuda(cudaGraphLaunch(first_graph_.get(), rig_.stream.get()));
     } else {
-        launch_block(block * steps_per_launch_ % 2);
+        launch_block(block * schedule_.steps_per_launch % 2);
     }
     check_cuda(cudaEventRecord(rig_.events[static_cast<std::size_t>(block)].get(), rig_.stream.get()));
 }
@@ -275,7 +281,8 @@ bool Bucket::going(int block) {
     return !ended_;
 }
 
-void Bucket::fetch(int blocks, Result& result, std::size_t start, std::size_t count) {
+void Bucket::read(Result& result, std::size_t start, std::size_t count) {
+    const int blocks = decode(*this, rig_.steps / schedule_.steps_per_launch, schedule_.lookahead);
     if (!ended_) check_cuda(cudaEventSynchronize(rig_.events[static_cast<std::size_t>(blocks - 1)].get()));
     const auto* text = rig_.text_host.get();
     const auto steps = static_cast<std::size_t>(rig_.steps);
@@ -285,7 +292,7 @@ void Bucket::fetch(int blocks, Result& result, std::size_t start, std::size_t co
 }
 
 StepTimes Bucket::measure() {
-    prepare(rig_.steps);
+    prepare({rig_.steps, 0});
     std::vector<double> step_us, launch_us, wait_us;
     for (int round = 0; round < warm_up_rounds; ++round) {
         const auto times = measure_once();
@@ -330,10 +337,7 @@ void Bucket::queue_fresh_state() {
 }
 
 void Bucket::queue_start() {
-    if (!rig_.shared) {
-        check_cuda(cudaMemcpyAsync(rig_.inputs_address, rig_.inputs_host.get(), layouts_.inputs.size_bytes,
-                                   cudaMemcpyHostToDevice, rig_.stream.get()));
-    }
+    rig_.queue_inputs(size_);
     queue_fresh_state();
     encoder_->execute(layouts_.inputs.tensors, encoder_wiring_);
 }
@@ -341,11 +345,11 @@ void Bucket::queue_start() {
 // Steps, and the text as it is then: what has ended does not change any more, so the host may read while the next block
 // runs. The flag comes last, for whoever sees it fall will look at the text.
 void Bucket::queue_block(int parity) {
-    for (int index = 0; index < steps_per_launch_; ++index) {
+    for (int index = 0; index < schedule_.steps_per_launch; ++index) {
         const int now = (parity + index) % 2;
         steps_[now]->execute(step_inputs_, step_wirings_[now]);
     }
-    const auto* state = rig_.states[(parity + steps_per_launch_) % 2].get();
+    const auto* state = rig_.states[(parity + schedule_.steps_per_launch) % 2].get();
     check_cuda(cudaMemcpyAsync(rig_.text_host.get(), state, layouts_.state.text_bytes, cudaMemcpyDeviceToHost,
                                rig_.stream.get()));
     check_cuda(cudaMemcpyAsync(rig_.flag_host.get(), rig_.going.get(), sizeof(std::int32_t), cudaMemcpyDeviceToHost,

@@ -66,6 +66,15 @@ struct Rig {
     // Queues what texts may be from now on, where that changes.
     void allow(const Allowed& choices);
 
+    // Puts rows of pictures into the input slab; rows left over repeat the last picture, and so end when it does.
+    void fill(const Size& size, const Canvases& canvases, std::size_t start, std::size_t count);
+
+    // Queues their way to the device, where that is one.
+    void queue_inputs(const Size& size);
+
+    // Records what `queue` queues, unless it turned out before that this is not possible.
+    void try_to_record(Graph& graph, bool& possible, const Plan& plan, const std::function<void()>& queue);
+
     const ModelSpec spec;
     const int steps;                    // the most of a word
     const bool shared;                  // CPU and GPU share their memory
@@ -73,7 +82,8 @@ struct Rig {
     Stream stream;
     DeviceMemory scratch, inputs, memory, going, allowed, states[2];
     HostMemory inputs_host, text_host, flag_host, allowed_host;
-    bool constrained = false;            // not everything is allowed now
+    bool constrained = false;  // not everything is allowed now
+    std::map<Size, Layouts> layouts;
     std::map<Size, DeviceMemory> fresh;  // a state before the first step: a reset is one copy
     std::vector<Event> events;           // one for each block
     std::uint8_t* inputs_address = nullptr;
@@ -82,26 +92,33 @@ struct Rig {
     std::unique_ptr<Plan> single;
 };
 
-// Contexts that are wired once, and recordings of their launches.
-class Bucket : public Machine {
+// What reads runs of one size.
+class Runner {
    public:
-    Bucket(Rig& rig, const Size& size);
-    Bucket(const Bucket&) = delete;
-    Bucket& operator=(const Bucket&) = delete;
-    ~Bucket() override { cudaStreamSynchronize(rig_.stream.get()); }  // nothing may run any more when contexts go
-
-    // Puts rows of pictures into the input slab; rows left over repeat the last picture, and so end when it does.
-    void fill(const Canvases& canvases, std::size_t start, std::size_t count);
+    Runner() = default;
+    Runner(const Runner&) = delete;
+    Runner& operator=(const Runner&) = delete;
+    virtual ~Runner() = default;
 
     // Runs everything once, so that nothing is compiled or allocated later; records it where that is possible.
-    void prepare(int steps_per_launch);
+    virtual void prepare(const Schedule& schedule) = 0;
+
+    // Reads the pictures that are in the input slab; copies the rows that were asked for.
+    virtual void read(Result& result, std::size_t start, std::size_t count) = 0;
+};
+
+// Decoding steps: contexts that are wired once, and recordings of their launches.
+class Bucket : public Runner, public Machine {
+   public:
+    Bucket(Rig& rig, const Size& size);
+    ~Bucket() override { cudaStreamSynchronize(rig_.stream.get()); }  // nothing may run any more when contexts go
+
+    void prepare(const Schedule& schedule) override;
+    void read(Result& result, std::size_t start, std::size_t count) override;
 
     void start() override;
     void queue(int block) override;
     bool going(int block) override;
-
-    // Waits for the blocks that were queued, unless all words have ended; copies the rows that were asked for.
-    void fetch(int blocks, Result& result, std::size_t start, std::size_t count);
 
     // Times all the steps at once, the median of a few rounds; inputs are in place.
     StepTimes measure();
@@ -117,11 +134,11 @@ class Bucket : public Machine {
     Rig& rig_;
     Size size_;
     Plan& decoder_;
-    Layouts layouts_;
+    const Layouts& layouts_;
     Tensors step_inputs_;
     std::shared_ptr<Context> encoder_, steps_[2];  // from one state slab to the other
     Wiring encoder_wiring_, step_wirings_[2];
-    int steps_per_launch_ = 1;
+    Schedule schedule_;
     bool ended_ = false;                   // whether the host knows that all words have
     Graph start_graph_, block_graphs_[2];  // by the state that the first step reads
     Graph first_graph_;                    // start and first block in one

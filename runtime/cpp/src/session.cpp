@@ -28,6 +28,9 @@ void check_gpu(const GpuOptions& options) {
         throw EngineError("steps_per_launch is " + std::to_string(*options.steps_per_launch) +
                           "; give a number from 1");
     }
+    if (!options.decoder.empty() && options.decoder != "kernel" && options.decoder != "steps") {
+        throw EngineError("decoder is '" + options.decoder + "'; give 'kernel' or 'steps'");
+    }
     const int lookahead = options.lookahead.value_or(0);
     if (lookahead != 0 && lookahead != 1) {
         throw EngineError("lookahead is " + std::to_string(lookahead) + "; give 0 or 1");

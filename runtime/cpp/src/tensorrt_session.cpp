@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "bucket.hpp"
+#include "decode_kernel.hpp"
 #include "robustscanner/errors.hpp"
 #include "wording.hpp"
 
@@ -42,42 +43,71 @@ void check_steps(const GpuOptions& options, int steps) {
 // What lies on the GPU: plans, buffers, and the buckets that were needed so far, one for each size of a run.
 class Worker {
    public:
-    Worker(const std::string& folder, const ModelSpec& spec, const SessionOptions& options, bool with_single)
-        : rig_(options.gpu.device, options, folder, spec, with_single),
+    Worker(const std::string& folder, const EngineManifest& manifest, const SessionOptions& options)
+        : rig_(options.gpu.device, options, folder, manifest.model, manifest.files.count(single_name) != 0),
           buckets_(choose_buckets(rig_.encoder, rig_.decoder, options.gpu)) {
         check_steps(options.gpu, rig_.steps);
         std::vector<Size> sizes;
-        for (const int width : spec.input.canvas_widths()) {
+        for (const int width : manifest.model.input.canvas_widths()) {
             for (const int pictures : buckets_) sizes.push_back({pictures, width});
         }
         rig_.reserve(sizes);
-        schedule_ = choose(options.gpu);
+        open_kernel(folder, manifest, options.gpu);
+        schedule_ = kernel_ ? Schedule{rig_.steps, 0} : choose(options.gpu);
     }
 
     int largest() const { return buckets_.back(); }
     bool can_constrain() const { return rig_.can_constrain(); }
     void allow(const Allowed& allowed) { rig_.allow(allowed); }
     const Schedule& schedule() const { return schedule_; }
+    bool has_kernel() const { return kernel_ != nullptr; }
+    const std::string& warning() const { return warning_; }
 
     // Reads at most the largest bucket's pictures.
     void read(const Canvases& canvases, std::size_t start, std::size_t count, Result& result) {
         const Size size{bucket_for(static_cast<int>(count), buckets_), canvases.width_px};
-        auto& bucket = prepared(size, canvases, start, count);
-        bucket.fill(canvases, start, count);
-        const int blocks = decode(bucket, rig_.steps / schedule_.steps_per_launch, schedule_.lookahead);
-        bucket.fetch(blocks, result, start, count);
+        auto& runner = prepared(size, canvases, start, count);
+        rig_.fill(size, canvases, start, count);
+        runner.read(result, start, count);
     }
 
    private:
-    Bucket& prepared(const Size& size, const Canvases& canvases, std::size_t start, std::size_t count) {
-        auto& bucket = prepared_[size];
-        if (!bucket) {
-            auto made = std::make_unique<Bucket>(rig_, size);
-            made->fill(canvases, start, count);
-            made->prepare(schedule_.steps_per_launch);
-            bucket = std::move(made);
+    // The decode kernel, if the engine has it and it runs here; it is done without, unless it was asked for.
+    void open_kernel(const std::string& folder, const EngineManifest& manifest, const GpuOptions& options) {
+        const bool has_one = manifest.files.count(kernels_name) && manifest.files.count(weights_name);
+        if (options.decoder == "steps" || (!has_one && options.decoder.empty())) return;
+        try {
+            if (!has_one) {
+                throw EngineError("has no decode kernel; build it with --decoder kernel, or read with decoder 'steps'");
+            }
+            kernel_ = std::make_unique<DecodeKernel>(rig_, folder, options.device);
+        } catch (const CudaError& error) {
+            do_without(error, options);
+        } catch (const EngineError& error) {
+            do_without(error, options);
         }
-        return *bucket;
+    }
+
+    template <typename Error>
+    void do_without(const Error& error, const GpuOptions& options) {
+        if (options.decoder == "kernel") throw error;
+        warning_ = std::string("decodes step by step, which is slower: ") + error.what();
+    }
+
+    Runner& prepared(const Size& size, const Canvases& canvases, std::size_t start, std::size_t count) {
+        auto& runner = prepared_[size];
+        if (!runner) {
+            std::unique_ptr<Runner> made;
+            if (kernel_) {
+                made = std::make_unique<KernelBucket>(rig_, *kernel_, size);
+            } else {
+                made = std::make_unique<Bucket>(rig_, size);
+            }
+            rig_.fill(size, canvases, start, count);
+            made->prepare(schedule_);
+            runner = std::move(made);
+        }
+        return *runner;
     }
 
     // Measures the smallest batch, where waiting weighs most, unless all is decided.
@@ -86,10 +116,10 @@ class Worker {
         const auto& input = rig_.spec.input;
         const Size size{buckets_.front(), input.width_px};
         auto bucket = std::make_unique<Bucket>(rig_, size);
-        bucket->fill({input.width_px, std::vector<std::uint8_t>(canvas_bytes(input)), {input.width_px}}, 0, 1);
+        rig_.fill(size, {input.width_px, std::vector<std::uint8_t>(canvas_bytes(input)), {input.width_px}}, 0, 1);
         const auto schedule =
             choose_schedule(bucket->measure(), rig_.steps, options.steps_per_launch, options.lookahead);
-        bucket->prepare(schedule.steps_per_launch);
+        bucket->prepare(schedule);
         prepared_[size] = std::move(bucket);
         return schedule;
     }
@@ -97,7 +127,9 @@ class Worker {
     Rig rig_;
     std::vector<int> buckets_;
     Schedule schedule_;
-    std::map<Size, std::unique_ptr<Bucket>> prepared_;
+    std::string warning_;
+    std::unique_ptr<DecodeKernel> kernel_;
+    std::map<Size, std::unique_ptr<Runner>> prepared_;
 };
 
 class TensorRTSession : public Session {
@@ -105,8 +137,7 @@ class TensorRTSession : public Session {
     TensorRTSession(std::string folder, const EngineManifest& manifest, const SessionOptions& options)
         : path_(std::move(folder)), spec_(manifest.model), device_(options.gpu.device) {
         check_here(manifest);
-        const bool with_single = manifest.files.count(single_name) != 0;
-        explained([&] { worker_ = std::make_unique<Worker>(path_, spec_, options, with_single); });
+        explained([&] { worker_ = std::make_unique<Worker>(path_, manifest, options); });
     }
 
     ~TensorRTSession() override {
@@ -123,10 +154,13 @@ class TensorRTSession : public Session {
 
     std::string description() const override {
         const auto& schedule = worker_->schedule();
-        return path_ + ": " + spec_.name + ", TensorRT " + tensorrt_version() +
-               ", steps_per_launch=" + std::to_string(schedule.steps_per_launch) +
+        const auto title = path_ + ": " + spec_.name + ", TensorRT " + tensorrt_version();
+        if (worker_->has_kernel()) return title + ", decode kernel";
+        return title + ", steps_per_launch=" + std::to_string(schedule.steps_per_launch) +
                ", lookahead=" + std::to_string(schedule.lookahead);
     }
+
+    std::string warning() const override { return worker_->warning().empty() ? "" : path_ + ": " + worker_->warning(); }
 
     Result run(const Canvases& canvases, const Allowed& allowed) override {
         const std::lock_guard<std::mutex> lock(mutex_);

@@ -374,9 +374,13 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
     return cudaSuccess;
 }
 
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     ENTER();
-    *value = machine.options.integrated;
+    const std::map<cudaDeviceAttr, int> known = {{cudaDevAttrMultiProcessorCount, machine.options.multiprocessors},
+                                                 {cudaDevAttrIntegrated, machine.options.integrated},
+                                                 {cudaDevAttrComputeCapabilityMajor, machine.options.clusters ? 9 : 8},
+                                                 {cudaDevAttrMaxSharedMemoryPerBlockOptin, 99 << 10}};
+    *value = known.at(attribute);
     return cudaSuccess;
 }
 

@@ -19,6 +19,8 @@ struct Options {
     bool integrated = false;               // CPU and GPU share their memory
     bool one_context_per_profile = false;  // as TensorRT 8.5
     int hurry = 0;                         // pieces of work that are done beyond what the host waits for
+    bool clusters = false;                 // of blocks, as from sm_90 on
+    int multiprocessors = 16;
 };
 
 using Counts = std::map<std::string, int>;

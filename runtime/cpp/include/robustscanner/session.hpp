@@ -26,6 +26,7 @@ struct GpuOptions {
     std::optional<int> steps_per_launch;  // decoding steps queued at once; divides the model's max_length
     std::optional<int> lookahead;  // 1: queue the next steps before knowing whether they are needed; 0: ask first
     bool cuda_graphs = true;       // replay recorded launches
+    std::string decoder;     // "kernel" or "steps", without any; empty: the kernel an engine has, where it runs here
     bool host_code = false;  // let a version-compatible plan run the code it carries: only of plans that you trust
 };
 
