@@ -57,6 +57,12 @@ TABLE: dict[str, set[str]] = {
         "robustscanner.errors",
         "robustscanner.session",
     },
+    "runtime/robustscanner/gpu/probe.py": {
+        "numpy",
+        "robustscanner.constraint",
+        "robustscanner.session",
+        "robustscanner.spec",
+    },
     "runtime/robustscanner/gpu/plan.py": {
         "numpy",
         "tensorrt",
@@ -123,6 +129,7 @@ TABLE: dict[str, set[str]] = {
         "robustscanner.regions",
         "robustscanner.gpu.kernel_decoder",
         "robustscanner.gpu.kernel_module",
+        "robustscanner.gpu.probe",
         "robustscanner.gpu.row_encoder",
         "robustscanner.gpu.bucket",
         "robustscanner.gpu.decoding",

@@ -14,13 +14,11 @@ import numpy.typing as npt
 
 from robustscanner.constraint import FORBIDDEN, readable, spell
 from robustscanner.errors import ConstraintError
-from robustscanner.session import Allowed, Trace
+from robustscanner.session import Allowed, Probabilities, Trace
 from robustscanner.spec import ModelSpec
 
 COLUMN_PX = 8  # of the canvas: what CTC sees as one column
 _FLOOR = 1e-7  # of probabilities, as in training/model/joint.py
-
-Probabilities = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -88,11 +86,11 @@ def describe(ids: Sequence[int], trace: Trace, spec: ModelSpec, picture_px: int,
     """
     texts = [*spec.charset.tokens[: spec.charset.class_count]]
     texts[spec.charset.end_id] = ""
-    chances = _tempered(_softmax(trace.logits[: len(ids), 0].astype(np.float64)), ids, spec.network.score_temperature)
+    chances = _tempered(trace.chances[: len(ids)], ids, spec.network.score_temperature)
     places: list[tuple[float | None, ...]] = [(None,) * 3] * len(ids)
     repeats = sum(one == next_ for one, next_ in pairwise(ids))  # each takes a blank column between the two
-    if trace.columns is not None and len(ids) + repeats < trace.columns.shape[1]:
-        places = _extents(centres(trace.columns[0], ids) * picture_px / valid_px, picture_px)
+    if trace.columns is not None and len(ids) + repeats < len(trace.columns):
+        places = _extents(centres(trace.columns, ids) * picture_px / valid_px, picture_px)
     return tuple(
         Letter(texts[own], float(row[own]), _next_best(row, own, texts), *place)
         for own, row, place in zip(ids, chances, places, strict=True)
@@ -160,8 +158,3 @@ def _tempered(chances: Probabilities, ids: Sequence[int], temperature: float) ->
 def _next_best(row: Probabilities, own: int, texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
     best = [index for index in np.argsort(-row)[:3].tolist() if index != own]
     return tuple((texts[index], float(row[index])) for index in best[:2])
-
-
-def _softmax(logits: Probabilities) -> Probabilities:
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return np.asarray(powers / powers.sum(-1, keepdims=True))

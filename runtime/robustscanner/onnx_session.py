@@ -85,7 +85,7 @@ class OnnxSession:
         return tokens, scores
 
     def trace(self, images: Images, valid_width: Widths, allowed: Allowed) -> Trace:
-        """What a run comes by; arguments as `run`'s.
+        """What a run over one canvas comes by; arguments as `run`'s.
 
         Raises:
             ConstraintError: the graph is of an older export, and does not say.
@@ -98,7 +98,7 @@ class OnnxSession:
             )
         names = [name for name in (STEP_LOGITS, COLUMNS) if name in self._outputs]
         logits, *columns = self._run(names, {"images": images, "valid_width": valid_width, "allowed": allowed})
-        return Trace(logits, columns[0] if columns else None)
+        return Trace.of_logits(logits[:, 0], columns[0][0] if columns else None)
 
     def _run(self, names: list[str], inputs: dict[str, Any]) -> list[Any]:
         if self._forked:

@@ -155,7 +155,7 @@ class Recognizer:
         """
         trace = getattr(self._session, "trace", None)
         if trace is None:
-            raise ConstraintError("only engines built with --backend onnxruntime, and ONNX files, know their letters")
+            raise ConstraintError("this engine is run by another server, which does not tell letters")
         if not text:
             return ()
         ids, mask = forced(text, self.spec)

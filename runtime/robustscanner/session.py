@@ -16,8 +16,9 @@ Tokens = npt.NDArray[np.int32]  # (N, T)
 Scores = npt.NDArray[np.float32]  # (N, T) probabilities of the tokens
 Allowed = npt.NDArray[np.float32]  # (T, classes): 0 for what a step may say, a large negative number for all else
 
-Logits = npt.NDArray[np.float32]  # (steps that ran, N, classes)
-Columns = npt.NDArray[np.float32]  # (N, U, classes): what CTC sees in each column
+Logits = npt.NDArray[np.float32]  # (steps that ran, classes)
+Probabilities = npt.NDArray[np.float64]
+Columns = npt.NDArray[np.float32]  # (U, classes): what CTC sees in each column, and a row that says that the word ends
 
 # Outputs of the whole graph that only letters need: logits of every step, and what CTC sees. Older exports lack them.
 STEP_LOGITS, COLUMNS = "step_logits", "ctc_following"
@@ -72,10 +73,18 @@ class SessionOptions:
 
 @dataclass(frozen=True)
 class Trace:
-    """What a run came by."""
+    """What a run over one picture came by."""
 
-    logits: Logits  # before the mask was added
+    # Of each class at each step, whatever was allowed; 0 where an engine tells only those of the likeliest.
+    chances: Probabilities
     columns: Columns | None  # None where CTC has no say
+
+    @classmethod
+    def of_logits(cls, logits: Logits, columns: Columns | None) -> "Trace":
+        """By their softmax."""
+        wide = logits.astype(np.float64)
+        powers = np.exp(wide - wide.max(-1, keepdims=True))
+        return cls(powers / powers.sum(-1, keepdims=True), columns)
 
 
 @dataclass(frozen=True)

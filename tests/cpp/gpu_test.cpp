@@ -316,6 +316,39 @@ TEST_F(Gpu, LaunchesArePythons) {
     EXPECT_GT(launches, 100);
 }
 
+void expect_same_letters(const std::string& path, const std::string& model) {
+    const Recognizer gpu(path, decoding(2, 1)), cpu((engines / model).string() + ".onnx", decoding(1, 0));
+    for (const char* name : {"0000.jpg", "0007.jpg", "0010.jpg"}) {
+        const std::string crop = std::string(CALIBRATION_CROPS) + "/" + name, text = cpu.read(crop).text;
+        const auto found = gpu.letters(crop, text), expected = cpu.letters(crop, text);
+        ASSERT_EQ(found.size(), expected.size());
+        for (std::size_t index = 0; index < found.size(); ++index) {
+            const auto &is = found[index], &wanted = expected[index];
+            EXPECT_EQ(is.text, wanted.text);
+            EXPECT_NEAR(is.probability, wanted.probability, 2e-3);
+            ASSERT_EQ(is.others.size(), 2u);
+            for (std::size_t other = 0; other < 2; ++other) {
+                EXPECT_EQ(is.others[other].text, wanted.others[other].text);
+                EXPECT_NEAR(is.others[other].probability, wanted.others[other].probability, 2e-3);
+            }
+            EXPECT_NEAR(is.place.value().centre, wanted.place.value().centre, 0.1);
+        }
+    }
+}
+
+TEST_P(Models, FindLettersAsOnnxRuntime) {
+    expect_same_letters(engine([](auto&) {}, GetParam()), GetParam());
+}
+
+TEST_F(Gpu, KernelFindsLettersAsOnnxRuntime) {
+    expect_same_letters(engine([](auto&) {}, "kernel"), "edge");
+}
+
+TEST_F(Gpu, EnginesThatTakeNoConstraintsTellNoLetters) {
+    const auto session = open_engine(engine([](auto&) {}, "old"), decoding(2, 1));
+    EXPECT_THROW(session->trace(pictures(1), {}), ConstraintError);
+}
+
 TEST_P(Models, TakeCanvasesOfTheirWidthsOnly) {
     const auto session = open_engine(engine([](auto&) {}, GetParam()), decoding(2, 1));
     const auto widths = session->spec().input.canvas_widths();

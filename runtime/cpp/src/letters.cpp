@@ -18,15 +18,6 @@ using Rows = std::vector<Row>;
 
 std::size_t at(std::int32_t id) { return static_cast<std::size_t>(id); }
 
-Row softmax(const float* logits, std::size_t classes) {
-    const double largest = *std::max_element(logits, logits + classes);
-    Row row(classes);
-    std::transform(logits, logits + classes, row.begin(), [&](float logit) { return std::exp(logit - largest); });
-    const double sum = std::accumulate(row.begin(), row.end(), 0.0);
-    for (auto& chance : row) chance /= sum;
-    return row;
-}
-
 // The letter's own probability to the power of 1 / temperature; the others share what is left.
 void temper(Row& row, std::size_t own, double temperature) {
     const double before = row[own], after = std::pow(before, 1 / temperature);
@@ -174,7 +165,8 @@ std::vector<Letter> describe(const Ids& ids, const Trace& trace, const ModelSpec
     }
     std::vector<Letter> letters;
     for (std::size_t index = 0; index < ids.size(); ++index) {
-        auto row = softmax(&trace.logits[index * classes], classes);
+        const auto first = trace.chances.begin() + static_cast<std::ptrdiff_t>(index * classes);
+        Row row(first, first + static_cast<std::ptrdiff_t>(classes));
         temper(row, at(ids[index]), spec.network.score_temperature);
         letters.push_back({spec.charset.tokens[at(ids[index])], row[at(ids[index])],
                            next_best(row, at(ids[index]), spec.charset),

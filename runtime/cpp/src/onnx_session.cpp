@@ -3,9 +3,12 @@
 #include <malloc.h>
 #include <onnxruntime_cxx_api.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdlib>
 #include <map>
+#include <numeric>
 #include <regex>
 
 #include "cpu.hpp"
@@ -215,6 +218,19 @@ std::vector<Item> items_of(const Ort::Value& value) {
     return {items, items + count};
 }
 
+// Of rows of logits.
+std::vector<double> softmax(const std::vector<float>& logits, std::size_t classes) {
+    std::vector<double> chances(logits.begin(), logits.end());
+    for (auto row = chances.begin(); row != chances.end(); row += static_cast<std::ptrdiff_t>(classes)) {
+        const auto end = row + static_cast<std::ptrdiff_t>(classes);
+        const double largest = *std::max_element(row, end);
+        std::transform(row, end, row, [&](double logit) { return std::exp(logit - largest); });
+        const double sum = std::accumulate(row, end, 0.0);
+        std::transform(row, end, row, [&](double power) { return power / sum; });
+    }
+    return chances;
+}
+
 class OnnxSession : public Session {
    public:
     OnnxSession(const std::string& path, const SessionOptions& options)
@@ -269,7 +285,8 @@ class OnnxSession : public Session {
         std::vector<const char*> outputs = {step_logits};
         if (has_output(session_, ctc_columns)) outputs.push_back(ctc_columns);
         const auto found = run_graph(canvas, allowed, outputs);
-        return {items_of<float>(found[0]), found.size() > 1 ? items_of<float>(found[1]) : std::vector<float>()};
+        return {softmax(items_of<float>(found[0]), static_cast<std::size_t>(spec_.charset.class_count)),
+                found.size() > 1 ? items_of<float>(found[1]) : std::vector<float>()};
     }
 
    private:

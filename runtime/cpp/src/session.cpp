@@ -47,9 +47,7 @@ void SessionOptions::check() const {
     }
 }
 
-Trace Session::trace(const Canvases&, const Allowed&) {
-    throw ConstraintError("only engines built with --backend onnxruntime, and ONNX files, know their letters");
-}
+Trace Session::trace(const Canvases&, const Allowed&) { throw ConstraintError("this engine does not tell letters"); }
 
 void check_result(const ModelSpec& spec, std::size_t count, const Result& result) {
     const auto steps = static_cast<std::size_t>(spec.network.max_length);

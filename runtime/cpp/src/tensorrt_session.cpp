@@ -3,15 +3,19 @@
 #include "tensorrt_session.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <mutex>
 
 #include "bucket.hpp"
 #include "decode_kernel.hpp"
+#include "probe.hpp"
 #include "robustscanner/errors.hpp"
 #include "wording.hpp"
 
 namespace robustscanner {
 namespace {
+
+constexpr auto ctc_columns = "ctc_following";  // of the encoder's results, float32 in any engine
 
 constexpr auto restart =
     "after such a fault nothing in this process can use the GPU: start the process again, and look into the kernel's "
@@ -69,6 +73,21 @@ class Worker {
         auto& runner = prepared(size, canvases, start, count);
         rig_.fill(size, canvases, start, count);
         runner.read(result, start, count);
+    }
+
+    // What CTC saw in the only picture of the last run, whose canvas was so wide; empty where it has no say.
+    std::vector<float> columns(int width_px) {
+        const auto& memory = rig_.layouts.at({buckets_.front(), width_px}).memory;
+        const auto found = memory.tensors.find(ctc_columns);
+        if (found == memory.tensors.end()) return {};
+        const auto row = found->second.size_bytes() / static_cast<std::size_t>(found->second.shape[0]);
+        const auto host = host_memory(row);
+        check_cuda(cudaMemcpyAsync(host.get(), memory.at(rig_.memory.get()).at(ctc_columns), row,
+                                   cudaMemcpyDeviceToHost, rig_.stream.get()));
+        check_cuda(cudaStreamSynchronize(rig_.stream.get()));
+        std::vector<float> numbers(row / sizeof(float));
+        std::memcpy(numbers.data(), host.get(), row);
+        return numbers;
     }
 
    private:
@@ -164,6 +183,22 @@ class TensorRTSession : public Session {
 
     Result run(const Canvases& canvases, const Allowed& allowed) override {
         const std::lock_guard<std::mutex> lock(mutex_);
+        return run_alone(canvases, allowed);
+    }
+
+    Trace trace(const Canvases& canvas, const Allowed& allowed) override {
+        if (!can_constrain()) {
+            throw ConstraintError(path_ + ": older than constraints, which letters need; " + rebuild);
+        }
+        const std::lock_guard<std::mutex> lock(mutex_);
+        Trace found;
+        found.chances = probe([&](const Allowed& mask) { return run_alone(canvas, mask); }, allowed, spec_);
+        explained([&] { found.columns = worker_->columns(canvas.width_px); });
+        return found;
+    }
+
+   private:
+    Result run_alone(const Canvases& canvases, const Allowed& allowed) {
         const auto steps = static_cast<std::size_t>(spec_.network.max_length);
         const auto largest = static_cast<std::size_t>(worker_->largest());
         Result result{std::vector<std::int32_t>(canvases.count() * steps),
@@ -179,7 +214,6 @@ class TensorRTSession : public Session {
         return result;
     }
 
-   private:
     void check_here(const EngineManifest& manifest) const {
         try {
             auto host = gpu_facts(device_);

@@ -153,6 +153,13 @@ class Buffers:
             gpu.drv.memcpy_htod_async(self.allowed, self._allowed_host, gpu.stream)
         self.constrained = allowed is not None
 
+    def remembered(self, memory: Layout, name: str, gpu: Gpu) -> npt.NDArray[Any]:
+        """A tensor that the encoder gave, as it is now."""
+        tensor = memory.tensors[name]
+        found = np.empty(tensor.shape, tensor.dtype)
+        gpu.drv.memcpy_dtoh(found, memory.at(self.memory)[name])
+        return found
+
     def fill(self, inputs: Layout, images: Images, valid_width: Widths) -> None:
         """Puts pictures into the input slab; rows left over repeat the last picture, and so end when it does."""
         for name, values in (("images", images), ("valid_width", valid_width)):
@@ -231,7 +238,7 @@ class Bucket:
     def __init__(self, rig: Rig, size: Size) -> None:
         self._rig, self._gpu, self._buffers = rig, rig.gpu, rig.buffers
         decoder = rig.decoder_for(size)
-        self._layouts = Layouts.of(rig.encoder, decoder, size)
+        self.layouts = Layouts.of(rig.encoder, decoder, size)
         self._fresh = self._buffers.fresh[size]
         self._encoder = rig.encoder.context()
         self._steps = [decoder.context() for _ in range(2)]  # from one state slab to the other
@@ -247,11 +254,11 @@ class Bucket:
     def fill(self, images: Images, valid_width: Widths) -> None:
         """Puts pictures into the input slab."""
         self._drawn = False
-        self._buffers.fill(self._layouts.inputs, images, valid_width)
+        self._buffers.fill(self.layouts.inputs, images, valid_width)
 
     def draw(self, cropper: Cropper, picture: DevicePicture, words: Words) -> None:
         """Queues the drawing of words into the input slab, on the device."""
-        inputs = self._layouts.inputs
+        inputs = self.layouts.inputs
         places, shape = inputs.at(self._buffers.inputs), inputs.shapes["images"]
         cropper.draw(picture, words, places["images"], places["valid_width"], (shape[0], shape[1], shape[2]))
         if self._encode_graph is None:
@@ -321,7 +328,7 @@ class Bucket:
         if not self._ended:
             self._rig.events[blocks - 1].synchronize()
         for name, rows in zip(_TEXT, (tokens, scores), strict=True):
-            rows[:] = self._layouts.state.view(self._buffers.text, name)[: len(rows)]
+            rows[:] = self.layouts.state.view(self._buffers.text, name)[: len(rows)]
 
     def measure(self) -> StepTimes:
         """Times all the steps at once, the median of a few rounds; inputs are in place."""
@@ -349,7 +356,7 @@ class Bucket:
     def _replay_steps(self) -> None:
         """All the steps, without the encoder."""
         self._gpu.drv.memcpy_dtod_async(
-            self._buffers.states[0], self._fresh, self._layouts.state.size_bytes, self._gpu.stream
+            self._buffers.states[0], self._fresh, self.layouts.state.size_bytes, self._gpu.stream
         )
         if self._block_graphs:
             self._rig.tape.replay(self._block_graphs[0])
@@ -358,8 +365,8 @@ class Bucket:
 
     def _wire(self) -> tuple[Launch, list[Launch]]:
         """The encoder's launch and the two of a step."""
-        inputs, memory, state = self._layouts.inputs, self._layouts.memory, self._layouts.state
-        allowed, remembered = self._layouts.allowed, memory.at(self._buffers.memory)
+        inputs, memory, state = self.layouts.inputs, self.layouts.memory, self.layouts.state
+        allowed, remembered = self.layouts.allowed, memory.at(self._buffers.memory)
         encode = partial(self._encoder.execute, inputs.shapes, inputs.at(self._buffers.inputs) | remembered)
         shapes = {**memory.shapes, **allowed.shapes, **state.shapes}
         given = remembered | allowed.at(self._buffers.allowed)
@@ -371,11 +378,11 @@ class Bucket:
         return encode, steps
 
     def _queue_start(self) -> None:
-        self._buffers.queue_inputs(self._layouts.inputs, self._gpu)
+        self._buffers.queue_inputs(self.layouts.inputs, self._gpu)
         self._queue_encoder()
 
     def _queue_encoder(self) -> None:
-        state, size_bytes = self._buffers.states[0], self._layouts.state.size_bytes
+        state, size_bytes = self._buffers.states[0], self.layouts.state.size_bytes
         self._gpu.drv.memcpy_dtod_async(state, self._fresh, size_bytes, self._gpu.stream)
         self._launch_encoder()
 
@@ -386,7 +393,7 @@ class Bucket:
         """
         for index in range(self._steps_per_launch):
             self._launch_steps[(parity + index) % 2]()
-        text = self._buffers.text[: self._layouts.state.end_of(_TEXT[-1])]
+        text = self._buffers.text[: self.layouts.state.end_of(_TEXT[-1])]
         state = self._buffers.states[(parity + self._steps_per_launch) % 2]
         self._gpu.drv.memcpy_dtoh_async(text, state, self._gpu.stream)
         self._gpu.drv.memcpy_dtoh_async(self._buffers.flag, self._buffers.going, self._gpu.stream)

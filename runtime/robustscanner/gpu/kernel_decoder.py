@@ -86,13 +86,13 @@ class KernelBucket:
 
     def __init__(self, rig: Rig, decoder: KernelDecoder, size: Size) -> None:
         self._rig, self._decoder, self._size = rig, decoder, size
-        self._layouts = Layouts.of(rig.encoder, rig.decoder_for(size), size)
+        self.layouts = Layouts.of(rig.encoder, rig.decoder_for(size), size)
         self._encoder = rig.encoder.context()
-        inputs, memory, buffers = self._layouts.inputs, self._layouts.memory, rig.buffers
+        inputs, memory, buffers = self.layouts.inputs, self.layouts.memory, rig.buffers
         wiring = inputs.at(buffers.inputs) | memory.at(buffers.memory)
         self._encode = partial(self._encoder.execute, inputs.shapes, wiring)
         self._calls = {  # by whether there is a constraint
-            constrained: decoder.call(size, self._layouts, buffers.memory, buffers.allowed if constrained else None)
+            constrained: decoder.call(size, self.layouts, buffers.memory, buffers.allowed if constrained else None)
             for constrained in (False, True)
         }
         # By whether the pictures are there already, and by whether there is a constraint.
@@ -102,11 +102,11 @@ class KernelBucket:
     def fill(self, images: Images, valid_width: Widths) -> None:
         """Puts pictures into the input slab."""
         self._drawn = False
-        self._rig.buffers.fill(self._layouts.inputs, images, valid_width)
+        self._rig.buffers.fill(self.layouts.inputs, images, valid_width)
 
     def draw(self, cropper: Cropper, picture: DevicePicture, words: Words) -> None:
         """Queues the drawing of words into the input slab, on the device."""
-        inputs = self._layouts.inputs
+        inputs = self.layouts.inputs
         places, (size, height, width, _) = inputs.at(self._rig.buffers.inputs), inputs.shapes["images"]
         cropper.draw(picture, words, places["images"], places["valid_width"], (size, height, width))
         self._drawn = True
@@ -151,7 +151,7 @@ class KernelBucket:
     def _queue(self) -> None:
         buffers = self._rig.buffers
         if not self._drawn:
-            buffers.queue_inputs(self._layouts.inputs, self._rig.gpu)
+            buffers.queue_inputs(self.layouts.inputs, self._rig.gpu)
         self._encode()
         self._decoder.launch(self._size, self._calls[buffers.constrained])
 

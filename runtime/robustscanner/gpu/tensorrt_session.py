@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from robustscanner.errors import EngineError
+from robustscanner.errors import ConstraintError, EngineError
 from robustscanner.gpu.bucket import Bucket, Buffers, Layouts, Rig, Size, Tape, fresh_state
 from robustscanner.gpu.crops import Cropper, DevicePicture
 from robustscanner.gpu.decoding import (
@@ -39,16 +39,20 @@ from robustscanner.gpu.device import (
 from robustscanner.gpu.kernel_decoder import KernelBucket, KernelDecoder
 from robustscanner.gpu.kernel_module import KernelModule
 from robustscanner.gpu.plan import ALLOWED, REBUILD, Encoder, Library, Plan, check_plans, import_tensorrt, open_plans
+from robustscanner.gpu.probe import probe
 from robustscanner.gpu.row_encoder import RowEncoder
 from robustscanner.regions import Words, describe
 from robustscanner.session import (
+    COLUMNS,
     Allowed,
+    Columns,
     GpuOptions,
     HostFacts,
     Images,
     Scores,
     SessionOptions,
     Tokens,
+    Trace,
     Widths,
     check_result,
 )
@@ -126,18 +130,30 @@ class TensorRTSession:
     def run(self, images: Images, valid_width: Widths, allowed: Allowed | None = None) -> tuple[Tokens, Scores]:
         """See `session.Session.run`; any number of pictures, cut into runs that the engine can take."""
         with self._lock:
-            if not self._finalize.alive:
-                raise EngineError(f"{self.path}: already closed; open it again")
-            _check_input(self.path, self.spec, images, valid_width)
-            self._check_allowed(allowed)
-            tokens = np.empty((len(images), self.spec.network.max_length), np.int32)
-            scores = np.empty(tokens.shape, np.float32)
+            return self._run(images, valid_width, allowed)
+
+    def trace(self, images: Images, valid_width: Widths, allowed: Allowed) -> Trace:
+        """What a run over one canvas comes by, see `OnnxSession.trace`; it takes two more runs for each letter."""
+        if not self.can_constrain:
+            raise ConstraintError(f"{self.path}: older than constraints, which letters need; {REBUILD}")
+        with self._lock:
+            chances = probe(partial(self._run, images, valid_width), allowed, self.spec)
             with self._explained(), self._gpu.current():
-                self._worker.allow(allowed)
-                for rows in chunks(len(images), self._worker.buckets[-1]):
-                    self._worker.read(images[rows], valid_width[rows], tokens[rows], scores[rows])
-                check_result(self.spec, len(images), tokens, scores)
-            return tokens, scores
+                return Trace(chances, self._worker.columns(images.shape[2]))
+
+    def _run(self, images: Images, valid_width: Widths, allowed: Allowed | None) -> tuple[Tokens, Scores]:
+        if not self._finalize.alive:
+            raise EngineError(f"{self.path}: already closed; open it again")
+        _check_input(self.path, self.spec, images, valid_width)
+        self._check_allowed(allowed)
+        tokens = np.empty((len(images), self.spec.network.max_length), np.int32)
+        scores = np.empty(tokens.shape, np.float32)
+        with self._explained(), self._gpu.current():
+            self._worker.allow(allowed)
+            for rows in chunks(len(images), self._worker.buckets[-1]):
+                self._worker.read(images[rows], valid_width[rows], tokens[rows], scores[rows])
+            check_result(self.spec, len(images), tokens, scores)
+        return tokens, scores
 
     def run_regions(
         self, picture: Any, regions: Sequence[Any], *, allowed: Allowed | None = None, stream: int | None = None
@@ -260,6 +276,14 @@ class _Worker:
         bucket = self._bucket(Size(bucket_for(len(images), self.buckets), images.shape[2]), images, valid_width)
         bucket.fill(images, valid_width)
         self._decode(bucket, tokens, scores)
+
+    def columns(self, width_px: int) -> Columns | None:
+        """What CTC saw in the only picture of the last run, whose canvas was so wide."""
+        layout = self._prepared[Size(self.buckets[0], width_px)].layouts.memory
+        if COLUMNS not in layout.tensors:
+            return None
+        found = self._rig.buffers.remembered(layout, COLUMNS, self._rig.gpu)[0]
+        return np.asarray(found, np.float32)
 
     def read_words(self, picture: DevicePicture, words: Words, tokens: Tokens, scores: Scores) -> None:
         """Reads any number of words, those of one canvas width together, into the rows given."""

@@ -19,6 +19,7 @@ from convert.engine.trt.attention import fuse_attention
 from convert.engine.trt.extent import open_shapes
 from convert.engine.trt.kernel_weights import decode_weights
 from convert.graph.split import split
+from robustscanner import Recognizer
 from robustscanner.gpu.kernels import pack_weights
 from robustscanner.gpu.tensorrt_session import TensorRTSession
 from robustscanner.onnx_session import OnnxSession
@@ -77,6 +78,28 @@ def read(session: Session, crops: tuple[Images, Widths], size: InputSpec) -> Tok
             part = rows[start : start + BATCH]
             tokens[part] = session.run(np.ascontiguousarray(images[part, :, :wide]), widths[part])[0]
     return tokens
+
+
+@pytest.mark.parametrize("decoder", ["steps", "kernel"])
+def test_letters_are_those_of_onnx_runtime(reference: OnnxSession, bundle: list[Path], decoder: str) -> None:
+    gpu_options = GpuOptions(prepared=(1,), decoder=decoder, steps_per_launch=2, lookahead=1)
+    options = SessionOptions(threads=1, gpu=gpu_options)
+    paths = sorted((ROOT / "calib_data" / "images").glob("*.jpg"))[:40:10]
+    with installed(FakeGpu()) as gpu:
+        teach(gpu)
+        session = TensorRTSession(bundle[:2], reference.spec, backend="tensorrt", options=options, kernels=bundle[2:])
+        with session, Recognizer.over(session, batch_size=4) as ours, Recognizer(SMALL) as theirs:
+            for path in paths:
+                text = theirs.read(path).text
+                for found, expected in zip(ours.letters(path, text), theirs.letters(path, text), strict=True):
+                    assert found.text == expected.text
+                    assert found.probability == pytest.approx(expected.probability, abs=2e-3)
+                    assert [other for other, _ in found.others] == [other for other, _ in expected.others]
+                    assert [chance for _, chance in found.others] == pytest.approx(
+                        [chance for _, chance in expected.others], abs=2e-3
+                    )
+                    places = (found.left, found.centre, found.right), (expected.left, expected.centre, expected.right)
+                    assert places[0] == pytest.approx(places[1], abs=0.1)
 
 
 @pytest.mark.parametrize("decoder", ["steps", "kernel"])

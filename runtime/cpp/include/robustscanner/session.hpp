@@ -49,7 +49,8 @@ struct Result {
 
 // What a run over one picture came by.
 struct Trace {
-    std::vector<float> logits;   // (steps that ran, classes)
+    // (letters or more, classes): of each class at each step; 0 where an engine tells only those of the likeliest.
+    std::vector<double> chances;
     std::vector<float> columns;  // (U, classes): what CTC sees in each column; empty where there is no CTC
 };
 
