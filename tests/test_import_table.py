@@ -203,6 +203,7 @@ TABLE: dict[str, set[str]] = {
     "runtime/robustscanner/serving/triton_model.py": {"numpy", "triton_python_backend_utils", "robustscanner"},
     "runtime/robustscanner/serving/triton_graph.py": {"triton_python_backend_utils", "robustscanner"},
     "runtime/robustscanner/serving/ray_serve.py": {"ray", "robustscanner", "starlette"},
+    "runtime/robustscanner/serving/settings.py": set(),
     "runtime/robustscanner/serving/metrics.py": {"prometheus_client"},
     "convert": {"robustscanner", "convert"},  # programs, and what they share
     "convert/sensitivity.py": {"onnxruntime", "robustscanner", "convert"},

@@ -17,12 +17,14 @@ from robustscanner.session import (
     STEP_LOGITS,
     Allowed,
     Images,
+    Probabilities,
     Scores,
     SessionOptions,
     Tokens,
     Trace,
     Widths,
     check_result,
+    softmax,
 )
 from robustscanner.spec import HISTORY_KEY, SPEC_KEY, ModelSpec
 
@@ -78,11 +80,19 @@ class OnnxSession:
         """See `session.Session.run`."""
         inputs = {"images": images, "valid_width": valid_width} | ({} if allowed is None else {"allowed": allowed})
         tokens, scores = self._run(["tokens", "scores"], inputs)
-        try:
-            check_result(self.spec, len(images), tokens, scores)
-        except EngineError as error:
-            raise EngineError(f"{self.path}: {error}") from None
+        self._check(len(images), tokens, scores)
         return tokens, scores
+
+    def tell(
+        self, images: Images, valid_width: Widths, allowed: Allowed
+    ) -> tuple[Tokens, Scores, Probabilities] | None:
+        """`run` over one canvas, and the probability of each class at each step that ran; None: an older graph."""
+        if STEP_LOGITS not in self._outputs:
+            return None
+        inputs = {"images": images, "valid_width": valid_width, "allowed": allowed}
+        tokens, scores, logits = self._run(["tokens", "scores", STEP_LOGITS], inputs)
+        self._check(len(images), tokens, scores)
+        return tokens, scores, softmax(logits[:, 0])
 
     def trace(self, images: Images, valid_width: Widths, allowed: Allowed) -> Trace:
         """What a run over one canvas comes by; arguments as `run`'s.
@@ -98,7 +108,13 @@ class OnnxSession:
             )
         names = [name for name in (STEP_LOGITS, COLUMNS) if name in self._outputs]
         logits, *columns = self._run(names, {"images": images, "valid_width": valid_width, "allowed": allowed})
-        return Trace.of_logits(logits[:, 0], columns[0][0] if columns else None)
+        return Trace(softmax(logits[:, 0]), columns[0][0] if columns else None)
+
+    def _check(self, count: int, tokens: Tokens, scores: Scores) -> None:
+        try:
+            check_result(self.spec, count, tokens, scores)
+        except EngineError as error:
+            raise EngineError(f"{self.path}: {error}") from None
 
     def _run(self, names: list[str], inputs: dict[str, Any]) -> list[Any]:
         if self._forked:

@@ -18,13 +18,14 @@ from robustscanner.letters import Letter, describe, forced
 from robustscanner.picture import Picture, check_several, is_on_host, pixels_of
 from robustscanner.preprocess import draw_canvas, make_batch, same_width
 from robustscanner.regions import cut
-from robustscanner.session import Allowed, Images, Scores, Session, SessionOptions, Tokens, Widths
+from robustscanner.session import Allowed, Images, Probabilities, Scores, Session, SessionOptions, Tokens, Widths
 from robustscanner.spec import ModelSpec
-from robustscanner.words import Lexicon, WordList
+from robustscanner.words import Lexicon, Read, WordList
 
 Expected = Constraint | WordList  # what may be read
 
 Run = Callable[[slice, Allowed | None], tuple[Tokens, Scores]]  # of some rows of what there is to read
+Tell = Callable[[slice, Allowed], "tuple[Tokens, Scores, Probabilities] | None"]  # see `OnnxSession.tell`
 
 DEFAULT_BATCH = 16  # pictures: a guess, not measured yet
 
@@ -245,8 +246,9 @@ class Recognizer:
         readings: dict[int, Reading] = {}
         for rows, wide in same_width(widths.tolist(), self.spec.input):
             part = canvases if len(rows) == len(widths) else canvases[rows]
-            run = self._run(np.ascontiguousarray(part[:, :, :wide]), widths[rows])
-            readings |= zip(rows.tolist(), self._say(run, automaton), strict=True)
+            images, valid = np.ascontiguousarray(part[:, :, :wide]), widths[rows]
+            said = self._say(self._run(images, valid), automaton, self._tell(images, valid))
+            readings |= zip(rows.tolist(), said, strict=True)
         return [readings[row] for row in range(len(widths))]
 
     def _reading(self, tokens: Tokens, scores: Scores) -> Reading:
@@ -259,23 +261,22 @@ class Recognizer:
     def _run(self, canvases: Images, widths: Widths) -> Run:
         return lambda rows, allowed: self._session.run(canvases[rows], widths[rows], allowed)
 
-    def _say(self, run: Run, automaton: Automaton | Lexicon | None) -> Iterable[Reading]:
+    def _tell(self, canvases: Images, widths: Widths) -> Tell:
+        tell = getattr(self._session, "tell", lambda *_: None)
+        return lambda rows, allowed: tell(canvases[rows], widths[rows], allowed)
+
+    def _say(self, run: Run, automaton: Automaton | Lexicon | None, tell: Tell = lambda *_: None) -> Iterable[Reading]:
         if isinstance(automaton, Lexicon):
-            return self._best_words(run, automaton)
+            return self._best_words(run, automaton, tell)
         return map(self._reading, *self._heed(run, automaton))
 
-    def _best_words(self, run: Run, lexicon: Lexicon) -> Iterator[Reading]:
+    def _best_words(self, run: Run, lexicon: Lexicon, tell: Tell) -> Iterator[Reading]:
         """All at once freely; then a picture at a time, for as long as another word of the list may be better."""
         for row, (tokens, scores) in enumerate(zip(*run(slice(None), None), strict=True)):
-            found = lexicon.search(tokens, scores, partial(self._read_again, run, row))
+            found = lexicon.search(tokens, scores, partial(_read_again, run, tell, slice(row, row + 1)))
             text = self._charset.text(found.ids)
             free, others = self._reading(tokens, scores), self._score(found.others)
             yield WordReading(text, self._score(found.probability), free, others)
-
-    @staticmethod
-    def _read_again(run: Run, row: int, mask: Allowed) -> tuple[Tokens, Scores]:
-        tokens, scores = run(slice(row, row + 1), mask)
-        return tokens[0], scores[0]
 
     def _heed(self, run: Run, automaton: Automaton | None) -> tuple[Tokens, Scores]:
         """Tokens and scores, (N, T) each.
@@ -292,3 +293,11 @@ class Recognizer:
                 here = slice(row, row + 1)
                 tokens[here], scores[here] = run(here, fixed)
         return tokens, scores
+
+
+def _read_again(run: Run, tell: Tell, row: slice, mask: Allowed) -> Read:
+    """One picture, with all probabilities if the engine tells them."""
+    if (told := tell(row, mask)) is not None:
+        return Read(told[0][0], told[1][0], told[2])
+    tokens, scores = run(row, mask)
+    return Read(tokens[0], scores[0])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from robustscanner.errors import EngineError, MissingPackageError, RobustScannerError
 from robustscanner.program import add_sessions, exit_status, whole_number
+from robustscanner.serving.settings import BatchOptions, Limits
 
 if TYPE_CHECKING:
     from robustscanner.recognizer import Recognizer
@@ -50,21 +51,29 @@ def parse(arguments: Sequence[str] | None, *, prog: str | None = None) -> argpar
     parser.add_argument(
         "--token-from", metavar="VARIABLE", help="environment variable with the token that requests need"
     )
+    usual, default = BatchOptions(), "(default: %(default)g)"
     batches = parser.add_argument_group("batches")
     batches.add_argument(
-        "--max-batch", type=whole_number, default=16, metavar="N", help="pictures of a run (default: 16)"
+        "--max-batch", type=whole_number, default=usual.max_batch, metavar="N", help=f"pictures of a run {default}"
+    )
+    wait_ms = 1e3 * usual.max_wait_s
+    batches.add_argument(
+        "--max-wait-ms", type=float, default=wait_ms, metavar="MS", help=f"that a picture waits for others {default}"
     )
     batches.add_argument(
-        "--max-wait-ms", type=float, default=2, metavar="MS", help="that a picture waits for others (default: 2)"
-    )
-    batches.add_argument(
-        "--queue", type=whole_number, default=256, metavar="N", help="pictures that may wait (default: 256)"
+        "--queue", type=whole_number, default=usual.max_queue, metavar="N", help=f"pictures that may wait {default}"
     )
     add_sessions(batches, "--workers")
     limits = parser.add_argument_group("limits of a request")
-    limits.add_argument("--max-mib", type=float, default=16, metavar="MIB", help="its size (default: 16)")
-    limits.add_argument("--max-pictures", type=whole_number, default=64, metavar="N", help="default: 64")
-    limits.add_argument("--max-seconds", type=float, default=10, metavar="S", help="until its answer (default: 10)")
+    most = Limits()
+    mib = most.body_bytes / 1024**2
+    limits.add_argument("--max-mib", type=float, default=mib, metavar="MIB", help=f"its size {default}")
+    limits.add_argument(
+        "--max-pictures", type=whole_number, default=most.pictures, metavar="N", help=f"or boxes {default}"
+    )
+    limits.add_argument(
+        "--max-seconds", type=float, default=most.seconds, metavar="S", help=f"until its answer {default}"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log every request")
     return parser.parse_args(arguments)
 
@@ -109,8 +118,6 @@ def listen(host: str, port: int) -> socket.socket:
 
 def _make_server(options: argparse.Namespace) -> "Server":
     from robustscanner.serving.app import Server
-    from robustscanner.serving.batcher import BatchOptions
-    from robustscanner.serving.pictures import Limits
 
     token = None
     if options.token_from and not (token := os.environ.get(options.token_from)):

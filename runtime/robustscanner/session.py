@@ -79,12 +79,12 @@ class Trace:
     chances: Probabilities
     columns: Columns | None  # None where CTC has no say
 
-    @classmethod
-    def of_logits(cls, logits: Logits, columns: Columns | None) -> "Trace":
-        """By their softmax."""
-        wide = logits.astype(np.float64)
-        powers = np.exp(wide - wide.max(-1, keepdims=True))
-        return cls(powers / powers.sum(-1, keepdims=True), columns)
+
+def softmax(logits: Logits) -> Probabilities:
+    """Of rows."""
+    wide = logits.astype(np.float64)
+    powers = np.exp(wide - wide.max(-1, keepdims=True))
+    return np.asarray(powers / powers.sum(-1, keepdims=True))
 
 
 @dataclass(frozen=True)

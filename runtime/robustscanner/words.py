@@ -1,9 +1,10 @@
 """The best word of a list, under the model's own probabilities.
 
 A run follows the likeliest tokens and says how likely each was. Where the model gives the token that it took the
-probability p, any other token has at most min(p, 1 - p). So every run bounds all words that leave its path, node by
-node of the list's tree. The search goes on from the node with the highest bound, until no bound exceeds the best whole
-word: then no word of the list is better. Mostly the free reading is such a word, and nothing more has to run.
+probability p, any other token has at most min(p, 1 - p); an engine that tells all probabilities gives each its own. So
+every run bounds all words that leave its path, node by node of the list's tree. The search goes on from the node with
+the highest bound, until no bound exceeds the best whole word: then no word of the list is better. Mostly the free
+reading is such a word, and nothing more has to run.
 """
 
 import heapq
@@ -15,13 +16,23 @@ import numpy.typing as npt
 
 from robustscanner.constraint import FORBIDDEN, readable, spell
 from robustscanner.errors import ConstraintError
-from robustscanner.session import Allowed, Scores, Tokens
+from robustscanner.session import Allowed, Probabilities, Scores, Tokens
 from robustscanner.spec import ModelSpec
 
 MOST_WORDS = 100_000
-MOST_RUNS = 64  # of one picture; where nothing can be read, all words are equally bad and bounds part none of them
+MOST_RUNS = 16  # of one picture; where nothing can be read, all words are equally bad and bounds part none of them
 
-Run = Callable[[Allowed], tuple[Tokens, Scores]]  # by what is allowed [T, classes]; (T,) each
+
+@dataclass(frozen=True)
+class Read:
+    """One picture, read under a mask."""
+
+    tokens: Tokens  # (T,)
+    scores: Scores  # (T,)
+    chances: Probabilities | None = None  # of every class at each step that ran; None: the engine does not tell
+
+
+Run = Callable[[Allowed], Read]  # by what is allowed [T, classes]
 
 
 @dataclass(frozen=True)
@@ -91,17 +102,25 @@ class Lexicon:
             scores: their probabilities, (T,).
             run: reads the picture again under a mask [T, classes].
         """
+        everything = _Branch(-1.0, np.arange(len(self._table)), 0, 1.0)
+        word, left = self._follow(everything, Read(tokens, scores))
+        bound = max((-branch.bound for branch in left), default=0.0)
+        if word is not None and word[0] >= bound:
+            return Found(word[1], word[0], bound)
+        return self._search(everything, run)
+
+    def _search(self, everything: _Branch, run: Run) -> Found:
+        """Branch after branch, where the free reading alone does not tell."""
         best: tuple[float, list[int]] = (-1.0, [])
-        second, waiting = 0.0, [_Branch(-1.0, np.arange(len(self._table)), 0, 1.0)]
-        runs = 0
+        second, waiting, runs = 0.0, [everything], 0
         while waiting and -waiting[0].bound > best[0] and runs < MOST_RUNS:
             branch = heapq.heappop(waiting)
-            if runs:
-                tokens, scores = run(self._mask(branch))
-            runs += 1
-            word, rest = self._follow(branch, tokens, scores)
-            for one in rest:
-                heapq.heappush(waiting, one)
+            word = self._whole(branch)
+            if word is None:
+                runs += 1
+                word, left = self._follow(branch, run(self._mask(branch)))
+                for one in left:
+                    heapq.heappush(waiting, one)
             if word is not None:
                 second = max(second, min(best[0], word[0]))
                 best = max(best, word)
@@ -109,23 +128,38 @@ class Lexicon:
             best = self._score(min(waiting).rows[0], run)
         return Found(best[1], best[0], max(second, -waiting[0].bound if waiting else 0.0))
 
-    def _follow(
-        self, branch: _Branch, tokens: Tokens, scores: Scores
-    ) -> tuple[tuple[float, list[int]] | None, list[_Branch]]:
+    def _whole(self, branch: _Branch) -> tuple[float, list[int]] | None:
+        """The word of a branch that goes no further, and its probability."""
+        row = branch.rows[0]
+        if not branch.depth or self._table[row, branch.depth - 1] != self._spec.charset.end_id:
+            return None
+        return branch.probability, self._ids(row)
+
+    def _follow(self, branch: _Branch, read: Read) -> tuple[tuple[float, list[int]] | None, list[_Branch]]:
         """The word at the end of a run's path, if there is one, and the branches that leave the path."""
         rows, probability, left = branch.rows, branch.probability, []
         for depth in range(branch.depth, self._table.shape[1]):
-            token, chance = tokens[depth], float(scores[depth])
+            token, chance = read.tokens[depth], float(read.scores[depth])
             taken = self._table[rows, depth] == token
             if not taken.all():
-                bound = probability * min(chance, 1 - chance)
-                left.append(_Branch(-bound, rows[~taken], depth, probability))
+                left += self._leave(rows[~taken], depth, probability, read)
             rows, probability = rows[taken], probability * chance
             if not len(rows):
                 return None, left
             if token == self._spec.charset.end_id:
                 return (probability, self._ids(rows[0])), left
         return None, left
+
+    def _leave(self, rows: npt.NDArray[np.intp], depth: int, probability: float, read: Read) -> list[_Branch]:
+        """Words that leave a path, whose beginning has that probability: by their next token, where all are told."""
+        if read.chances is None:
+            chance = float(read.scores[depth])
+            return [_Branch(-probability * min(chance, 1 - chance), rows, depth, probability)]
+        following, left = self._table[rows, depth], []
+        for token in np.unique(following):
+            reached = probability * float(read.chances[depth, token])
+            left.append(_Branch(-reached, rows[following == token], depth + 1, reached))
+        return left
 
     def _mask(self, branch: _Branch) -> Allowed:
         """The beginning is fixed; after it, each step may say what some word of the branch has there."""
@@ -140,8 +174,8 @@ class Lexicon:
     def _score(self, row: int, run: Run) -> tuple[float, list[int]]:
         """One word's own probability."""
         ids = self._ids(row)
-        _, scores = run(self._mask(_Branch(0, np.array([row]), 0, 1.0)))
-        return float(np.prod(np.asarray(scores[: len(ids) + 1], np.float64))), ids
+        read = run(self._mask(_Branch(0, np.array([row]), 0, 1.0)))
+        return float(np.prod(np.asarray(read.scores[: len(ids) + 1], np.float64))), ids
 
     def _ids(self, row: int) -> list[int]:
         ids: list[int] = self._table[row].tolist()

@@ -1,7 +1,10 @@
 """The best word of a list: as if every word were tried, and what is no list."""
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +13,24 @@ from robustscanner import Constraint, Recognizer
 from robustscanner.errors import ConstraintError
 from robustscanner.recognize import main
 from robustscanner.recognizer import WordReading
-from robustscanner.words import MOST_WORDS, WordList
+from robustscanner.words import MOST_RUNS, MOST_WORDS, WordList
 from tests.runtime.test_constraint import TINY, noise
+
+EDGE = Path(__file__).parents[2] / "runtime/robustscanner/models/edge.onnx"
 
 
 @pytest.fixture(scope="module")
 def recognizer() -> Recognizer:
     return Recognizer(TINY)
+
+
+@pytest.fixture(params=["tells", "does not tell"])
+def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Recognizer:
+    """With an engine that tells all probabilities, and as if it did not."""
+    found = Recognizer(EDGE)
+    if request.param == "does not tell":
+        monkeypatch.setattr(found._session, "tell", lambda *_: None)
+    return found
 
 
 def words(recognizer: Recognizer, count: int, seed: int) -> list[str]:
@@ -41,6 +55,39 @@ def test_is_the_best_of_all_words(recognizer: Recognizer, seed: int) -> None:
         assert found.score == pytest.approx(scores[0][0], rel=1e-4)
         assert found.text == scores[0][1]
         assert found.others >= scores[1][0] * (1 - 1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_is_the_best_of_all_words_under_ctc(either: Recognizer, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some words end where others go on, and one is read freely; with as many runs as it takes."""
+    monkeypatch.setattr("robustscanner.words.MOST_RUNS", 1000)
+    picture = noise(1, seed)[0]
+    free = either.read(picture).text[:6]
+    listed = sorted({*words(either, 20, seed), free + "x", free[:-1], "x" + free} - {""})
+    found = either.read(picture, constraint=WordList(listed))
+    assert isinstance(found, WordReading)
+    scores = sorted(((probability(either, picture, re.escape(word)), word) for word in listed), reverse=True)
+    assert (found.text, found.score) == (scores[0][1], pytest.approx(scores[0][0], rel=2e-3))
+    assert found.others >= scores[1][0] * (1 - 2e-3)
+
+
+def test_where_nothing_can_be_read_the_search_ends(either: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[int] = []
+    for name in ("run", "tell"):
+        monkeypatch.setattr(either._session, name, counted(getattr(either._session, name), runs))
+    listed = words(either, 400, 3)
+    found = either.read(noise(1, 3)[0], constraint=WordList(listed))
+    assert isinstance(found, WordReading)
+    assert found.text in listed
+    assert len(runs) <= 2 * (MOST_RUNS + 2)  # an engine that does not tell is asked for that, too
+
+
+def counted(call: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:
+    def counting(*given: Any) -> Any:
+        calls.append(1)
+        return call(*given)
+
+    return counting
 
 
 def test_what_is_read_freely_needs_no_further_run(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:

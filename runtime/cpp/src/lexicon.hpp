@@ -22,13 +22,13 @@ class Lexicon {
         double probability = -1;
         double others = 0;  // no other word of the list has a higher probability than this
     };
-    using Run = std::function<Result(const Allowed&)>;  // reads one picture again
+    using Run = std::function<Told(const Allowed&)>;  // reads one picture again
 
     // Throws ConstraintError: no words, too many, or one that this model cannot write.
     Lexicon(const std::vector<std::string>& words, const ModelSpec& spec);
 
     // The best word of one picture, whose free reading is `free`.
-    Found search(Result free, const Run& run) const;
+    Found search(const Result& free, const Run& run) const;
 
    private:
     using Rows = std::vector<std::size_t>;
@@ -43,7 +43,11 @@ class Lexicon {
     using Word = std::pair<double, std::vector<std::int32_t>>;
 
     std::int32_t at(std::size_t row, std::size_t depth) const { return table_[row * columns_ + depth]; }
-    std::optional<Word> follow(const Branch& branch, const Result& reading, std::vector<Branch>& left) const;
+    Found search(Branch everything, const Run& run) const;
+    std::optional<Word> follow(const Branch& branch, const Told& read, std::vector<Branch>& left) const;
+    std::optional<Word> whole(const Branch& branch) const;
+    void leave(const Rows& rows, std::size_t depth, double probability, const Told& read,
+               std::vector<Branch>& left) const;
     Allowed mask(const Rows& rows) const;
     Word score(std::size_t row, const Run& run) const;
     std::vector<std::int32_t> ids(std::size_t row) const;

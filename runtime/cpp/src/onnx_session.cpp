@@ -266,14 +266,13 @@ class OnnxSession : public Session {
     bool can_constrain() const override { return can_constrain_; }
 
     Result run(const Canvases& canvases, const Allowed& allowed) override {
-        const auto found = run_graph(canvases, allowed, {"tokens", "scores"});
-        Result result = {items_of<std::int32_t>(found[0]), items_of<float>(found[1])};
-        try {
-            check_result(spec_, canvases.count(), result);
-        } catch (const EngineError& error) {
-            throw EngineError(path_ + ": " + error.what());
-        }
-        return result;
+        return checked(canvases, run_graph(canvases, allowed, {"tokens", "scores"}));
+    }
+
+    Told tell(const Canvases& canvas, const Allowed& allowed) override {
+        if (!has_output(session_, step_logits)) return Session::tell(canvas, allowed);
+        const auto found = run_graph(canvas, allowed, {"tokens", "scores", step_logits});
+        return {checked(canvas, found), softmax(items_of<float>(found[2]), classes())};
     }
 
     Trace trace(const Canvases& canvas, const Allowed& allowed) override {
@@ -285,11 +284,23 @@ class OnnxSession : public Session {
         std::vector<const char*> outputs = {step_logits};
         if (has_output(session_, ctc_columns)) outputs.push_back(ctc_columns);
         const auto found = run_graph(canvas, allowed, outputs);
-        return {softmax(items_of<float>(found[0]), static_cast<std::size_t>(spec_.charset.class_count)),
+        return {softmax(items_of<float>(found[0]), classes()),
                 found.size() > 1 ? items_of<float>(found[1]) : std::vector<float>()};
     }
 
    private:
+    std::size_t classes() const { return static_cast<std::size_t>(spec_.charset.class_count); }
+
+    Result checked(const Canvases& canvases, const std::vector<Ort::Value>& found) const {
+        Result result = {items_of<std::int32_t>(found[0]), items_of<float>(found[1])};
+        try {
+            check_result(spec_, canvases.count(), result);
+        } catch (const EngineError& error) {
+            throw EngineError(path_ + ": " + error.what());
+        }
+        return result;
+    }
+
     std::vector<Ort::Value> run_graph(const Canvases& canvases, const Allowed& allowed,
                                       const std::vector<const char*>& outputs) {
         constexpr std::array<const char*, 3> inputs = {"images", "valid_width", "allowed"};

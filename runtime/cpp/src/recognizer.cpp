@@ -155,7 +155,7 @@ std::vector<Reading> Recognizer::best_words(const Canvases& canvases, const Expe
         const auto scores = result.scores.begin() + static_cast<std::ptrdiff_t>(row) * steps;
         const auto found =
             expected.lexicon->search({{tokens, tokens + steps}, {scores, scores + steps}}, [&](const Allowed& allowed) {
-                return session_->run(cut(canvases, {row}, canvases.width_px, spec().input), allowed);
+                return session_->tell(cut(canvases, {row}, canvases.width_px, spec().input), allowed);
             });
         const auto free = reading(result, row);
         readings.push_back(

@@ -25,9 +25,10 @@ from robustscanner.picture import Picture, pixels_of
 from robustscanner.preprocess import MAX_PIXELS, Image
 from robustscanner.recognizer import Reading, Recognizer
 from robustscanner.regions import cut
-from robustscanner.serving.batcher import Batcher, BatchOptions, Closed, QueueFull, Spelled
+from robustscanner.serving.batcher import Batcher, Closed, QueueFull, Spelled
 from robustscanner.serving.metrics import Metrics
-from robustscanner.serving.pictures import BadRequest, Limits, Pictures, read_request
+from robustscanner.serving.pictures import BadRequest, Pictures, read_request
+from robustscanner.serving.settings import BatchOptions, Limits
 from robustscanner.spec import InputSpec
 
 

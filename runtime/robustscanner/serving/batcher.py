@@ -14,6 +14,7 @@ from robustscanner.errors import ConstraintError, EngineError, ImageError
 from robustscanner.letters import Letter
 from robustscanner.picture import Picture
 from robustscanner.recognizer import Reading, Recognizer
+from robustscanner.serving.settings import BatchOptions
 
 logger = logging.getLogger(__name__)
 
@@ -44,16 +45,6 @@ class QueueFull(Exception):
 
 class Closed(Exception):
     """No picture is accepted any more."""
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """How requests become batches."""
-
-    max_batch: int = 16  # pictures of one run
-    max_wait_s: float = 0.002  # that the first picture of a run waits for others
-    max_queue: int = 256  # pictures that wait at most
-    workers: int = 1  # sessions that read side by side
 
 
 @dataclass

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from robustscanner.constraint import Constraint
 from robustscanner.errors import ImageError
 from robustscanner.photo import Quad, quads_of
+from robustscanner.serving.settings import Limits
 
 
 class BadRequest(Exception):
@@ -21,15 +22,6 @@ class BadRequest(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much a request may hold."""
-
-    body_bytes: int = 16 * 1024**2
-    pictures: int = 64
-    seconds: float = 10
 
 
 class Wanted(BaseModel):

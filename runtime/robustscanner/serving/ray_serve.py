@@ -13,8 +13,7 @@ from starlette.responses import JSONResponse
 
 from robustscanner.errors import ImageError
 from robustscanner.recognizer import DEFAULT_BATCH, Reading, Recognizer
-
-_WAIT_S = 0.002  # of the first picture of a run, for others
+from robustscanner.serving.settings import BatchOptions
 
 
 @serve.deployment(max_ongoing_requests=4 * DEFAULT_BATCH)  # type: ignore[untyped-decorator,unused-ignore]
@@ -32,7 +31,7 @@ class Reader:
         return JSONResponse({"text": result.text, "score": round(result.score, 4)})
 
     @serve.batch(  # type: ignore[untyped-decorator,unused-ignore]
-        max_batch_size=DEFAULT_BATCH, batch_wait_timeout_s=_WAIT_S
+        max_batch_size=DEFAULT_BATCH, batch_wait_timeout_s=BatchOptions().max_wait_s
     )
     async def _read(self, pictures: list[bytes]) -> list[Reading | ImageError]:
         """By `read_each`, as a bad picture of one request must not fail the others; in a thread, as others arrive."""

@@ -9,7 +9,8 @@ import pytest
 from robustscanner.constraint import Constraint
 from robustscanner.errors import EngineError, ImageError
 from robustscanner.recognizer import Reading
-from robustscanner.serving.batcher import Batcher, BatchOptions, Closed, QueueFull
+from robustscanner.serving.batcher import Batcher, Closed, QueueFull
+from robustscanner.serving.settings import BatchOptions
 
 PATIENT = BatchOptions(max_batch=4, max_wait_s=60, max_queue=8)
 

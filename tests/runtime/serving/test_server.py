@@ -21,8 +21,7 @@ from fastapi.testclient import TestClient
 from robustscanner import Recognizer, serve
 from robustscanner.letters import as_json
 from robustscanner.serving.app import Server
-from robustscanner.serving.batcher import BatchOptions
-from robustscanner.serving.pictures import Limits
+from robustscanner.serving.settings import BatchOptions, Limits
 from tests.convert.conftest import TINY
 from tests.runtime.serving.conftest import EDGE, as_png, listening, picture, sign
 

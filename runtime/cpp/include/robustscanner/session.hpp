@@ -47,6 +47,13 @@ struct Result {
     std::vector<float> scores;
 };
 
+// One picture's result, and the probability of each class at each step that ran, (steps, classes); none where the
+// engine does not tell.
+struct Told {
+    Result result;
+    std::vector<double> chances;
+};
+
 // What a run over one picture came by.
 struct Trace {
     // (letters or more, classes): of each class at each step; 0 where an engine tells only those of the likeliest.
@@ -78,6 +85,9 @@ class ROBUSTSCANNER_EXPORT Session {
     // Reads canvases, at least one, of a width that the spec has. Scores are among all tokens, not only the allowed
     // ones. Throws EngineError: the run failed, or the result is no probability.
     virtual Result run(const Canvases& canvases, const Allowed& allowed) = 0;
+
+    // `run` over one canvas, with all that the engine tells.
+    virtual Told tell(const Canvases& canvas, const Allowed& allowed) { return {run(canvas, allowed), {}}; }
 
     // What such a run over one canvas comes by. Throws ConstraintError: the engine does not say; EngineError.
     virtual Trace trace(const Canvases& canvas, const Allowed& allowed);
