@@ -58,8 +58,6 @@ from .timing import read_in_turns
 
 HALF_ENDS = ("values", "position")  # tensors between the two plans; keys and mask stay FP32 for the scores' sake
 ROW_ENDS = (*HALF_ENDS, SHARES, STATES)  # and beside the row kernel
-ROW_LSTM = ("wavefront", "loop", "kernel")
-DECODERS = ("steps", "kernel")
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +67,8 @@ class TensorRTOptions:
     """How to build with one of NVIDIA's libraries."""
 
     builder: BuilderOptions
-    row_lstm: str = "wavefront"  # of ROW_LSTM; with the kernel, that is built too, for GPUs that cannot run it
-    decoder: str = "steps"  # of DECODERS; likewise steps
+    row_lstm: str = "wavefront"  # "loop" or "kernel"; that is built with the kernel too, for GPUs that cannot run it
+    decoder: str = "steps"  # or "kernel"; likewise steps
     calibrator: bool = False  # TensorRT's own calibration instead of Q/DQ nodes
     calibration_cache: Path | None = None  # of that calibrator
     timing_cache: Path | None = None

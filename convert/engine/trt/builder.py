@@ -50,7 +50,7 @@ class BuilderOptions:
 
     precision: str  # one of robustscanner.engine.PRECISIONS
     batch: BatchRange  # of every input whose first dimension is open
-    typing: str = "auto"  # one of library.TYPINGS
+    typing: str = "auto"  # "auto", "strong" or "weak"
     workspace_mib: int | None = None  # scratch memory for one layer; None: what the GPU has
     optimization_level: int | None = None  # 0…5: how long to look for fast kernels; None: TensorRT's own choice, 3
     version_compatible: bool = False  # newer versions of TensorRT can load the plan, and run what code it brings

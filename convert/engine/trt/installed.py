@@ -10,8 +10,6 @@ from typing import Any
 from robustscanner.errors import EngineError
 from robustscanner.gpu.device import load_lazily
 
-TYPINGS = ("auto", "strong", "weak")
-
 _INSTALL = {
     "tensorrt": "pip install tensorrt, or on a Jetson apt install python3-libnvinfer and a virtual environment made "
     "with --system-site-packages",
@@ -25,8 +23,8 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_…
 class Features:
     """What this version has, found by looking for the names: version numbers do not tell, least of all on a Jetson."""
 
-    strong_typing: bool  # precision is what the graph says
     weak_typing: bool  # precision is what builder flags allow; gone from TensorRT 11 and TensorRT-RTX
+    strong_typing: bool  # precision is what the graph says
     int8_flag: bool  # weak typing knows INT8
     calibrator: bool  # IInt8EntropyCalibrator2 can be attached; gone from TensorRT 11
     explicit_batch_flag: bool  # and so must be set; gone from TensorRT 11
@@ -55,7 +53,7 @@ class TensorRT:
         """Whether networks are to be strongly typed.
 
         Args:
-            typing: one of TYPINGS; "auto" is strong where the library has it.
+            typing: "strong", "weak", or "auto", which is strong where the library has it.
 
         Raises:
             EngineError: this version has no such typing.

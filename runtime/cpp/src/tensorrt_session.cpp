@@ -22,7 +22,11 @@ constexpr auto restart =
     "log (dmesg) if it stays so";
 
 // Building again would not help where the GPU is lost.
-std::string without_cure(const std::string& text) { return text.substr(0, text.rfind(std::string("; ") + rebuild)); }
+std::string without_cure(const std::string& text) {
+    const auto cure = std::string("; ") + rebuild;
+    const auto rest = text.size() - std::min(text.size(), cure.size());
+    return text.compare(rest, text.npos, cure) == 0 ? text.substr(0, rest) : text;
+}
 
 std::vector<int> choose_buckets(const Plan& encoder, const Plan& decoder, const GpuOptions& options) {
     const auto of_encoder = encoder.extent("images"), of_decoder = decoder.extent("token");
