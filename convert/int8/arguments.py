@@ -35,7 +35,8 @@ def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
         "--calib-method",
         choices=(AUTO, *METHODS),
         default=AUTO,
-        help="how ranges are chosen; auto: mse where CTC has a say, else max; qat: as quantisation-aware training left "
+        help="how ranges are chosen; auto: where CTC has a say, mse for small and entropy for others, else max; "
+        "qat: as quantisation-aware training left "
         "them (default: %(default)s)",
     )
 

@@ -43,8 +43,9 @@ class Recipe:
 
         `small` has rare large values after its depthwise layers. Of 715 held-out crops, ranges that hold them all lose
         8 and win 2, those that squared errors choose lose 4 and win 3. With weights of 7 bits they lose 11 and win 3;
-        where the layers that close its blocks stay FP32, 1 and 2. With `edge` that was taught by it, the two ways are
-        near each other: 964 and 966 of 1,364 right.
+        where the layers that close its blocks stay FP32, 1 and 2. With `edge` that was taught by it, squared errors and
+        entropy are equal on 2,765 held-out and rendered words, 79.5 % like FP32; of `calib_data`, the former lose 2 of
+        246 words, the latter none.
 
         Args:
             spec: of the model.
@@ -52,7 +53,8 @@ class Recipe:
             narrow: whether it likes weights of 7 bits.
         """
         is_small = spec.network.backbone == "small"
-        method = ("mse" if spec.network.ctc_weight else "max") if self.method == AUTO else self.method
+        usual_method = ("mse" if is_small else "entropy") if spec.network.ctc_weight else "max"
+        method = usual_method if self.method == AUTO else self.method
         reduce_range = narrow if self.reduce_range is None else self.reduce_range
         usual = spared
         if is_small:

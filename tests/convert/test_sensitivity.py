@@ -100,7 +100,7 @@ def test_program(crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert result["methods"]["max"] == result["all_int8"]
     assert result["least"]["float_layers"] == []
     assert (result["words"], result["model"]) == (4, "tiny")
-    assert "ranges by mse" in capsys.readouterr().out
+    assert "ranges by entropy" in capsys.readouterr().out
 
 
 def test_says_so_where_no_word_is_read(crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
