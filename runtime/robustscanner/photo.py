@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from robustscanner.errors import ImageError, MissingPackageError
 from robustscanner.letters import Letter, as_json
 from robustscanner.preprocess import Image, cv2
 from robustscanner.recognizer import Reading, Recognizer
-from robustscanner.regions import cut, part
+from robustscanner.regions import cut, describe, part
 from robustscanner.sheet import LOW_SCORE
 from robustscanner.spec import InputSpec
 
@@ -99,9 +98,16 @@ def read_photo(
     if not quads:
         return []
     check_within(picture, quads)
-    readings = recognizer.read_regions(picture, list(quads))
-    find = partial(find_letters, recognizer, picture) if letters else lambda quad, text: None
-    return [PhotoWord(q, reading, find(q, reading.text)) for q, reading in zip(quads, readings, strict=True)]
+    spec = recognizer.spec.input
+    crops = cut(picture, quads, spec)
+    words = [PhotoWord(*pair) for pair in zip(quads, recognizer.read_batch(crops), strict=True)]
+    if not letters:
+        return words
+    found = [recognizer.letters(crop, word.reading.text) for crop, word in zip(crops, words, strict=True)]
+    return [
+        replace(word, letters=place_letters(picture, word.quad, some, spec))
+        for word, some in zip(words, found, strict=True)
+    ]
 
 
 def check_within(picture: Image, quads: Sequence[Quad]) -> None:
@@ -112,27 +118,14 @@ def check_within(picture: Image, quads: Sequence[Quad]) -> None:
             raise ImageError(f"region {number} is not within the photo; give pixels of the photo as it is shown")
 
 
-def find_letters(recognizer: Recognizer, picture: Image, region: Any, text: str) -> tuple[PhotoLetter, ...]:
-    """The letters of a word of a photo; `region` as `Recognizer.read_regions` takes them.
+def place_letters(picture: Image, quad: Quad, letters: Sequence[Letter], spec: InputSpec) -> tuple[PhotoLetter, ...]:
+    """Letters that were found in a word's crop, where they stand in the photo."""
+    (word,) = describe([quad], picture.shape[0], picture.shape[1], spec)
 
-    Raises:
-        ImageError: a region without area.
-        ConstraintError: the engine is not one for letters, or the model cannot write the text.
-    """
-    spec = recognizer.spec.input
-    (crop,) = cut(picture, [region], spec)
-    return place_letters(picture, region, recognizer.letters(crop, text), spec)
+    def place(letter: Letter) -> Quad | None:
+        return None if letter.left is None or letter.right is None else part(word, letter.left, letter.right)
 
-
-def place_letters(picture: Image, region: Any, letters: Sequence[Letter], spec: InputSpec) -> tuple[PhotoLetter, ...]:
-    """Letters that were found in a region's crop, where they stand in the photo."""
-
-    def quad(letter: Letter) -> Quad | None:
-        if letter.left is None or letter.right is None:
-            return None
-        return part(picture, region, letter.left, letter.right, spec)
-
-    return tuple(PhotoLetter(letter, quad(letter)) for letter in letters)
+    return tuple(PhotoLetter(letter, place(letter)) for letter in letters)
 
 
 def draw_photo(picture: Image, words: Sequence[PhotoWord]) -> Image:

@@ -68,17 +68,14 @@ def cut(picture: Image, regions: Sequence[Any], spec: InputSpec) -> list[Image]:
     return crops
 
 
-def part(picture: Image, region: Any, left: float, right: float, spec: InputSpec) -> npt.NDArray[np.float64]:
-    """The four points in the picture of a part of a region.
+def part(word: np.void, left: float, right: float) -> npt.NDArray[np.float64]:
+    """The four points in the picture of a part of a word.
 
     Args:
-        picture: see `cut`.
-        region: see `describe`.
-        left: where the part begins in the picture that `cut` makes of the region, in pixels.
+        word: one of what `describe` gives.
+        left: where the part begins in the picture that `cut` makes of the word, in pixels.
         right: where it ends.
-        spec: of the model.
     """
-    (word,) = describe([region], picture.shape[0], picture.shape[1], spec)
     top, bottom, right = 0, int(word["height"]) - 1, max(left, right - 1)  # centres of the pixels at the corners
     corners = np.array([(left, top, 1), (right, top, 1), (right, bottom, 1), (left, bottom, 1)], np.float64)
     points = corners @ word["matrix"].reshape(3, 3).T

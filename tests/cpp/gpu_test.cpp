@@ -159,19 +159,30 @@ TEST_F(Gpu, EnginesFromBeforeThereWereConstraints) {
     expect_same(*session, pictures(3));
 }
 
+// Spread over the folder.
+std::vector<Source> some_crops() {
+    std::vector<std::string> paths;
+    for (const auto& entry : fs::directory_iterator(CALIBRATION_CROPS)) paths.push_back(entry.path().string());
+    std::sort(paths.begin(), paths.end());
+    std::vector<Source> crops;
+    for (std::size_t index = 0; index < 24; ++index) crops.emplace_back(paths[index * paths.size() / 24]);
+    return crops;
+}
+
+Constraint a_code() {
+    Constraint code;
+    code.pattern = "[A-Z]{2,}[0-9]*";
+    return code;
+}
+
 // Texts of shipped models, from crops to words; their canvases are as wide as their word.
 class Models : public Gpu, public testing::WithParamInterface<const char*> {};
 
 INSTANTIATE_TEST_SUITE_P(Shipped, Models, testing::Values("edge", "small"));
 
 TEST_P(Models, ReadCropsAsOnnxRuntime) {
-    std::vector<Source> crops;
-    std::vector<std::string> paths;
-    for (const auto& entry : fs::directory_iterator(CALIBRATION_CROPS)) paths.push_back(entry.path().string());
-    std::sort(paths.begin(), paths.end());
-    for (std::size_t index = 0; index < 24; ++index) crops.emplace_back(paths[index * paths.size() / 24]);
-    Constraint code;
-    code.pattern = "[A-Z]{2,}[0-9]*";
+    const auto crops = some_crops();
+    const auto code = a_code();
     for (const int batch : {1, 3, 16}) {
         const Recognizer gpu(engine([](auto&) {}, GetParam()), decoding(2, 1), batch);
         const Recognizer cpu((engines / GetParam()).string() + ".onnx", decoding(1, 0), batch);
@@ -210,13 +221,8 @@ standin::Counts calls_of_a_word(Session& session, const Canvases& given) {
 // --- The decode kernel: the real one, compiled for the CPU
 
 void expect_same_texts(const std::string& path, const SessionOptions& options, double most_different = 0) {
-    std::vector<Source> crops;
-    std::vector<std::string> paths;
-    for (const auto& entry : fs::directory_iterator(CALIBRATION_CROPS)) paths.push_back(entry.path().string());
-    std::sort(paths.begin(), paths.end());
-    for (std::size_t index = 0; index < 24; ++index) crops.emplace_back(paths[index * paths.size() / 24]);
-    Constraint code;
-    code.pattern = "[A-Z]{2,}[0-9]*";
+    const auto crops = some_crops();
+    const auto code = a_code();
     for (const int batch : {1, 3, 16}) {
         const Recognizer gpu(path, options, batch);
         const Recognizer cpu((engines / "edge.onnx").string(), decoding(1, 0), batch);

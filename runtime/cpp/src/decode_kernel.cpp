@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "file.hpp"
+#include "letters.hpp"
 #include "wording.hpp"
 
 namespace robustscanner {
@@ -13,8 +14,8 @@ namespace {
 using nvinfer1::DataType;
 
 constexpr const char* memory_names[] = {"keys", "values", "mask", "position"};  // what the kernel reads
-constexpr const char *ctc_labels = "ctc_following", *ctc_blanks = "ctc_stays";  // with joint scoring, CTC's too
-constexpr int first_with_clusters = 9;                                          // compute capability
+constexpr const char* ctc_blanks = "ctc_stays";  // with joint scoring, besides CTC's columns
+constexpr int first_with_clusters = 9;           // compute capability
 
 int dimension(const Tensor& tensor, std::size_t axis) { return static_cast<int>(tensor.shape.at(axis)); }
 
@@ -30,13 +31,13 @@ bool is_float(const Tensors& memory, const char* name) { return memory.at(name).
 void check_memory(const Tensors& memory, const ModelSpec& spec) {
     std::vector<const char*> wanted(std::begin(memory_names), std::end(memory_names));
     const bool joint = spec.network.ctc_weight != 0;
-    if (joint) wanted.insert(wanted.end(), {ctc_labels, ctc_blanks});
+    if (joint) wanted.insert(wanted.end(), {ctc_columns, ctc_blanks});
     for (const auto* name : wanted) {
         if (!memory.count(name)) throw EngineError(std::string("the encoder gives no ") + name + "; " + rebuild);
     }
     const auto value_type = memory.at("values").type;
     const bool floats = is_float(memory, "keys") && is_float(memory, "mask") &&
-                        (!joint || (is_float(memory, ctc_labels) && is_float(memory, ctc_blanks)));
+                        (!joint || (is_float(memory, ctc_columns) && is_float(memory, ctc_blanks)));
     const bool known = value_type == DataType::kFLOAT || value_type == DataType::kHALF;
     if (!floats || !known || value_type != memory.at("position").type) {
         throw EngineError(std::string("the decode kernel cannot read the encoder's types; ") + rebuild);
@@ -47,7 +48,7 @@ int channels_of(const Tensors& memory) { return dimension(memory.at("values"), i
 
 DecodeSizes sizes_of(const Size& size, const Tensors& memory, const ModelSpec& spec) {
     const int places = dimension(memory.at("keys"), is_turned(memory) ? 1 : 2);
-    const int columns = spec.network.ctc_weight != 0 ? dimension(memory.at(ctc_labels), 1) - 1 : 0;
+    const int columns = spec.network.ctc_weight != 0 ? dimension(memory.at(ctc_columns), 1) - 1 : 0;
     return {size.pictures, places, channels_of(memory), spec.charset.class_count, spec.network.max_length, columns};
 }
 
@@ -176,7 +177,7 @@ cuda::DecodeCall DecodeKernel::call(const Size& size, bool constrained) const {
     if (sizes.columns) {  // before the first column there is one more, see training/model/joint.py
         const int aligned = sizes.columns + 1;
         call.ctc_weight = static_cast<float>(rig_.spec.network.ctc_weight);
-        call.labels = floats(ctc_labels), call.label_step = sizes.classes, call.label_word = aligned * sizes.classes;
+        call.labels = floats(ctc_columns), call.label_step = sizes.classes, call.label_word = aligned * sizes.classes;
         call.blanks = floats(ctc_blanks) + 1;  // [r, r + 1]: column r + 1 says nothing
         call.blank_step = aligned + 1, call.blank_word = aligned * aligned;
     }

@@ -11,6 +11,9 @@
 
 namespace robustscanner {
 
+// What CTC sees in each column: the name of that tensor in the whole graph and among an encoder's results.
+inline constexpr const char* ctc_columns = "ctc_following";
+
 // The ids of a text. Throws ConstraintError: the model cannot write it.
 std::vector<std::int32_t> spelled(const std::string& text, const ModelSpec& spec);
 

@@ -12,6 +12,7 @@
 #include <regex>
 
 #include "cpu.hpp"
+#include "letters.hpp"
 #include "robustscanner/errors.hpp"
 #include "wording.hpp"
 
@@ -20,8 +21,8 @@ namespace {
 
 constexpr const char* spec_key = "robustscanner.spec";
 constexpr const char* history_key = "robustscanner.history";
-// Outputs that only letters need: logits of every step, and what CTC sees. Older exports lack them.
-constexpr const char *step_logits = "step_logits", *ctc_columns = "ctc_following";
+// Of every step: beside what CTC sees, the output that only letters and lists of words need. Older exports lack both.
+constexpr const char* step_logits = "step_logits";
 constexpr const char* export_again = "export it with convert/export_onnx.py";
 
 using Shape = std::vector<std::string>;  // "N" and "W" stand for free dimensions, "?" for one without a name
@@ -246,6 +247,8 @@ class OnnxSession : public Session {
         spec_ = read_spec(path, session_);
         check_graph(path, session_, spec_);
         can_constrain_ = has_allowed(session_);
+        tells_logits_ = has_output(session_, step_logits);
+        tells_columns_ = has_output(session_, ctc_columns);
     }
 
     const ModelSpec& spec() const override { return spec_; }
@@ -270,19 +273,19 @@ class OnnxSession : public Session {
     }
 
     Told tell(const Canvases& canvas, const Allowed& allowed) override {
-        if (!has_output(session_, step_logits)) return Session::tell(canvas, allowed);
+        if (!tells_logits_) return Session::tell(canvas, allowed);
         const auto found = run_graph(canvas, allowed, {"tokens", "scores", step_logits});
         return {checked(canvas, found), softmax(items_of<float>(found[2]), classes())};
     }
 
     Trace trace(const Canvases& canvas, const Allowed& allowed) override {
-        if (!has_output(session_, step_logits)) {
+        if (!tells_logits_) {
             throw ConstraintError(path_ +
                                   ": older than letters; export the model again with convert/export_onnx.py, or build "
                                   "the engine again with convert/build_engine.py");
         }
         std::vector<const char*> outputs = {step_logits};
-        if (has_output(session_, ctc_columns)) outputs.push_back(ctc_columns);
+        if (tells_columns_) outputs.push_back(ctc_columns);
         const auto found = run_graph(canvas, allowed, outputs);
         return {softmax(items_of<float>(found[0]), classes()),
                 found.size() > 1 ? items_of<float>(found[1]) : std::vector<float>()};
@@ -330,7 +333,7 @@ class OnnxSession : public Session {
     ModelSpec spec_;
     Ort::Env environment_;  // one for the process, which counts its users
     Ort::Session session_;
-    bool can_constrain_ = false;
+    bool can_constrain_ = false, tells_logits_ = false, tells_columns_ = false;
 };
 
 }  // namespace

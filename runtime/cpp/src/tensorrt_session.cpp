@@ -8,14 +8,13 @@
 
 #include "bucket.hpp"
 #include "decode_kernel.hpp"
+#include "letters.hpp"
 #include "probe.hpp"
 #include "robustscanner/errors.hpp"
 #include "wording.hpp"
 
 namespace robustscanner {
 namespace {
-
-constexpr auto ctc_columns = "ctc_following";  // of the encoder's results, float32 in any engine
 
 constexpr auto restart =
     "after such a fault nothing in this process can use the GPU: start the process again, and look into the kernel's "

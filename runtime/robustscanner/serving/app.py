@@ -216,7 +216,7 @@ def _answer(result: Reading | ImageError, photo: Image | None, box: Quad | None,
     if isinstance(result, ImageError):
         return Answer(error=str(result))
     letters: list[Any] | None = None
-    if isinstance(result, Spelled) and photo is not None:
+    if isinstance(result, Spelled) and photo is not None and box is not None:
         letters = [letter.as_json() for letter in place_letters(photo, box, result.letters, spec)]
     elif isinstance(result, Spelled):
         letters = [as_json(letter) for letter in result.letters]

@@ -26,7 +26,7 @@ try:
     from robustscanner.errors import EngineError
     from robustscanner.gpu.kernels import DecodeSizes, Room, pack_weights, plan_launch, weight_layout
     from robustscanner.spec import ModelSpec
-    from tests.runtime.cuda import emulation
+    from tests.runtime.cuda.emulation import library
 except ImportError as error:
     print(f"skipped: {error}")
     sys.exit(77)
@@ -118,7 +118,7 @@ for name in ("edge", "small"):
     write_engine(MODELS / f"{name}.onnx", target / f"{name}.engine")
 write_engine(MODELS / "edge.onnx", target / "kernel.engine", kernel=True)
 write_engine(MODELS / "edge.onnx", target / "kernel-half.engine", kernel=True, half=True)
-(target / "emulation.so").write_bytes(Path(emulation.library()._name).read_bytes())
+(target / "emulation.so").write_bytes(Path(library()._name).read_bytes())
 edge = onnx.load(MODELS / "edge.onnx")
 (spec,) = (fact.value for fact in edge.metadata_props if fact.key == "robustscanner.spec")
 (target / "launches.json").write_text(json.dumps(launches(ModelSpec.from_json(spec))), encoding="utf-8")
